@@ -1,0 +1,124 @@
+"""All settings of all rooms, in one table: name, default, help. Each is read from ``EPHEMERAL_<NAME>``.
+
+Standard library only, so that the SDK and every room can import it in well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row. ``default`` is the text an unset variable stands for; ``kind`` is how the text is read."""
+
+    name: str
+    kind: type
+    default: str
+    help: str
+
+    @property
+    def variable(self) -> str:
+        return f"EPHEMERAL_{self.name.upper()}"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("state", Path, "", "State directory: database, sockets, learned snapshots. Default: /var/lib/ephemeral for root, else $XDG_STATE_HOME/ephemeral."),
+    Setting("store", Path, "", "What setup makes and every daemon can share: runsc, root filesystem, wheels, base environment, first snapshots. Default: STATE/store."),
+    Setting("host", str, "", "Address of sandboxd for the other rooms and the SDK (http://… or unix:/path). Default: the Unix socket in STATE."),
+    Setting("token", str, "", "Bearer token for sandboxd's API over TCP. Default: the one `ephemeral up` made, read from STATE/token."),
+    Setting("proxy_port", int, "8787", "Port of the proxy on 127.0.0.1."),
+    Setting("mcp_port", int, "8788", "Port of the MCP server on 127.0.0.1."),
+    Setting("sandboxd_port", int, "8789", "Port of sandboxd and the dashboard on 127.0.0.1."),
+    Setting("upstream", str, "https://api.openai.com", "Provider that the proxy forwards /v1 to (scheme and host, no path)."),
+    Setting("capture", bool, "0", "Keep conversation text and code in the database and show them on the dashboard."),
+    Setting("runtime", str, "auto", "gvisor (runsc directly), docker (engine with the runsc runtime) or auto."),
+    Setting("allow_weak_isolation", bool, "0", "Let `docker` run without gVisor. Anything the model writes then shares your kernel."),
+    Setting("runsc", Path, "", "The runsc to use. Default: the one `ephemeral setup` chose."),
+    Setting("spares", int, "2", "Sandboxes that stand booted for sessions nobody planned."),
+    Setting("memory_budget_bytes", int, "0", "Memory that all sandboxes may hold together. 0: half of the machine's."),
+    Setting("sandbox_memory_bytes", int, str(2 << 30), "Memory limit of a sandbox whose plan names none."),
+    Setting("sandbox_cpus", float, "1", "CPUs of a sandbox whose plan names none."),
+    Setting("sandbox_pids", int, "256", "Processes and threads a sandbox may have on the host."),
+    Setting("sandbox_disk_bytes", int, str(512 << 20), "Size of a sandbox's writable scratch (tmpfs, counts as memory)."),
+    Setting("timeout_seconds", float, "60", "Time limit of an execution that names none."),
+    Setting("output_bytes", int, str(1 << 20), "Output kept of an execution (stdout and stderr together); the rest is counted and dropped."),
+    Setting("idle_seconds", float, "300", "A session without a word for this long has ended."),
+    Setting("index_url", str, "", "Package index. Default: pip's configured one, else PyPI."),
+    Setting("find_links", str, "", "Extra directories or pages of wheels, separated by spaces. Default: pip's."),
+    Setting("constraints", str, "", "Constraints for every resolution, separated by spaces (for example torch==2.13.0)."),
+    Setting("base", Path, "", "File that lists the base environment's packages, one requirement a line. Default: the list that ships with sandboxd."),
+    Setting("allow", str, "", "Package names allowed beyond the popular ones, separated by spaces."),
+    Setting("deny", str, "", "Package names never installed, separated by spaces."),
+    Setting("predictor", str, "ours", "What the predictor plans: ours, or nothing (none)."),
+    Setting("k2_api_key", str, "", "Key for K2. Unset: no conversation leaves this machine but to your provider."),
+    Setting("k2_base_url", str, "https://api.k2think.ai/v1", "OpenAI-compatible endpoint of the reasoning agent."),
+    Setting("k2_model", str, "MBZUAI-IFM/K2-Think-v2", "Model of the reasoning agent."),
+    Setting("k2_effort", str, "low", "reasoning_effort sent to it: low, medium or high."),
+    Setting("k2_deadline_seconds", float, "12", "After this the answer no longer matters and is dropped."),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class SettingError(ValueError):
+    """A variable holds text that cannot be read as its kind. The message names the variable and what it wants."""
+
+
+def get(name: str):
+    """The value of setting ``name``, read from the environment now.
+
+    Raises SettingError when the variable's text is not of its kind, KeyError for a name that is not in the table.
+    """
+    setting = _BY_NAME[name]
+    text = os.environ.get(setting.variable, "") or setting.default
+    if setting.kind is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise SettingError(f"{setting.variable} is {text!r}: write 1 or 0")
+    if setting.kind is Path:
+        return Path(text).expanduser() if text else _default_path(name)
+    try:
+        return setting.kind(text)
+    except ValueError:
+        raise SettingError(f"{setting.variable} is {text!r}: it wants {setting.kind.__name__}, for example {setting.default}") from None
+
+
+def _default_path(name: str) -> Path | None:
+    if name == "state":
+        if os.geteuid() == 0:
+            return Path("/var/lib/ephemeral")
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "ephemeral"
+    if name == "store":
+        return get("state") / "store"
+    return None
+
+
+def sandboxd_socket() -> Path:
+    """Unix socket of sandboxd. Root-owned, mode 0600: who can open it needs no token."""
+    return get("state") / "sandboxd.sock"
+
+
+def predictor_socket() -> Path:
+    """Unix socket of the predictor."""
+    return get("state") / "predictor.sock"
+
+
+def sandboxd_address() -> str:
+    """Where the other rooms find sandboxd: ``unix:/path`` or ``http(s)://host:port``."""
+    return get("host") or f"unix:{sandboxd_socket()}"
+
+
+def token() -> str:
+    """The bearer token for sandboxd over TCP; empty when there is none to be had."""
+    configured = get("token")
+    if configured:
+        return configured
+    try:
+        return (get("state") / "token").read_text().strip()
+    except OSError:
+        return ""

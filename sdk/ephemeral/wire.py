@@ -1,0 +1,344 @@
+"""The words the rooms say to each other: one pydantic model per message.
+
+Every model is the body of an HTTP request or answer of sandboxd (``/v1``) or of the predictor. Times are Unix seconds
+(float, UTC) where a name ends in ``_at``, milliseconds where it ends in ``_ms``, bytes where it ends in ``_bytes``.
+Unknown fields are ignored on reading, so that an older room understands a newer one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SessionId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PackageName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+ModuleName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
+
+Tier = Literal["live", "partial", "snapshot", "environment", "wheels", "cold"]
+Proposer = Literal["seen", "learned", "k2"]
+Policy = Literal["ours", "none", "cached", "base", "fat-snapshot"]
+ExecutionState = Literal["preparing", "running", "done"]
+Verdict = Literal["ok", "error", "timeout", "memory", "output", "killed", "crashed", "refused"]
+SandboxState = Literal["booting", "spare", "preparing", "ready", "running", "lost", "deleted"]
+
+
+class Wire(BaseModel):
+    """Base of every message: immutable, and lenient about fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# ------------------------------------------------------------------------------------------------- conversation
+
+
+class Event(Wire):
+    """A piece of a conversation, as teed by the proxy or by ``ephemeral.wrap``; goes to the predictor only.
+
+    ``kind`` says what ``text`` holds:
+
+    - ``turn_started``: a request went to the provider; ``text`` is empty, ``model`` is set.
+    - ``user_turn``: the text of one user (or system) message that was not seen before in this session.
+    - ``tool_declared``: a tool the app offers the model; ``name`` is its name.
+    - ``assistant_text`` / ``reasoning_text``: the next piece (delta) of the answer.
+    - ``tool_call_started``: the model begins to call tool ``name``; ``call`` is the call's id.
+    - ``code``: the next piece (delta) of the code argument of call ``call``, already decoded from its JSON string.
+    - ``code_done``: that code is complete; ``digest`` is the sha256 of its UTF-8 bytes.
+    - ``tool_result``: a tool's answer the app sent back; ``call`` is the call's id.
+    - ``turn_ended``: the provider's answer is over; ``text`` is the finish reason, or ``cut`` when it broke off.
+    """
+
+    session: SessionId
+    at: float
+    kind: Literal[
+        "turn_started", "user_turn", "tool_declared", "assistant_text", "reasoning_text", "tool_call_started",
+        "code", "code_done", "tool_result", "turn_ended",
+    ]
+    text: str = ""
+    call: str = ""
+    name: str = ""
+    digest: str = ""
+    app: str = ""
+    model: str = ""
+
+
+# ------------------------------------------------------------------------------------------------- prediction
+
+
+class Want(Wire):
+    """One package a plan asks for. ``evidence`` is a kind (``import``, ``mention``, ``file``, ``concept``,
+    ``pip install``, ``history``, ``k2``), never conversation text."""
+
+    package: PackageName
+    version: str | None = Field(default=None, max_length=40, pattern=r"^[0-9][A-Za-z0-9.+!]*$")
+    probability: float = Field(ge=0, le=1)
+    proposer: Proposer
+    evidence: str = Field(default="", max_length=60)
+
+
+class Plan(Wire):
+    """What the predictor wants for a session now. It replaces the session's plan before it.
+
+    ``action`` ``provision`` prepares a sandbox with ``wants`` mounted and ``modules`` imported; ``resize`` changes only
+    the size; ``release`` gives the session's sandbox back; ``nothing`` says that no code is expected.
+    """
+
+    session: SessionId
+    proposer: Proposer
+    action: Literal["provision", "resize", "release", "nothing"] = "provision"
+    wants: list[Want] = Field(default_factory=list, max_length=64)
+    modules: list[ModuleName] = Field(default_factory=list, max_length=64)
+    memory_bytes: int | None = Field(default=None, ge=64 << 20, le=1 << 40)
+    cpus: float | None = Field(default=None, gt=0, le=256)
+    needs_code: float = Field(default=1.0, ge=0, le=1)
+    app: str = Field(default="", max_length=100)
+    at: float = 0.0
+
+
+class PlanRecord(Wire):
+    """A plan as recorded, with what became of it."""
+
+    id: int
+    session: str
+    plan: Plan
+    accepted: list[str] = []
+    refused: dict[str, str] = {}
+    """Package -> the rule that refused it."""
+    outcome: Literal["building", "ready", "unchanged", "superseded", "failed", "released", "nothing"] = "building"
+    ready_at: float | None = None
+    error: str = ""
+
+
+class DigestClaim(Wire):
+    """Ties code that the proxy saw streaming by to its session, before the code arrives."""
+
+    session: SessionId
+
+
+# ------------------------------------------------------------------------------------------------- sessions
+
+
+class SessionRequest(Wire):
+    id: SessionId | None = None
+    app: str = Field(default="", max_length=100)
+    policy: Policy = "ours"
+
+
+class Session(Wire):
+    """One conversation. ``state`` becomes ``ended`` on an explicit close or after the idle time (setting)."""
+
+    id: str
+    app: str = ""
+    policy: Policy = "ours"
+    state: Literal["active", "ended"] = "active"
+    started_at: float
+    last_at: float
+    ended_at: float | None = None
+    sandbox: str | None = None
+    executions: int = 0
+    builds: int = 0
+    wasted: int = 0
+    memory_seconds: float = 0.0
+    """Memory of the session's sandboxes (bytes, PSS) integrated over their life, in GiB-seconds."""
+
+
+class Moment(Wire):
+    """One mark on a session's timeline. Carries no conversation text unless capture is on.
+
+    ``kind`` of the conversation: an Event's kind. Of ours: ``plan``, ``build``, ``snapshot``, ``boot``, ``restore``,
+    ``mount``, ``preload``, ``ready``, ``frozen``, ``code_arrived``, ``repair``, ``execution``, ``released``, ``ended``.
+    """
+
+    session: SessionId
+    at: float
+    kind: str = Field(max_length=40)
+    duration_ms: float | None = None
+    detail: str = Field(default="", max_length=4000)
+    data: dict[str, object] = {}
+
+
+# ------------------------------------------------------------------------------------------------- executions
+
+
+class ExecutionRequest(Wire):
+    """Run ``code``. The session is found by, in this order: ``session``, the digest of ``code``, ``sandbox``; failing
+    all three the code gets a session of its own.
+
+    ``elapsed_ms`` is what passed between the code's arrival at the caller (the MCP server) and this request.
+    """
+
+    code: str = Field(max_length=2_000_000)
+    language: Literal["python", "shell"] = "python"
+    session: SessionId | None = None
+    sandbox: str | None = Field(default=None, max_length=80)
+    packages: list[PackageName] = Field(default_factory=list, max_length=64)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=3600)
+    elapsed_ms: float = Field(default=0.0, ge=0, le=3_600_000)
+    source: Literal["api", "mcp", "sdk"] = "api"
+
+
+class Output(Wire):
+    """A rich result (a plot, a table). ``data`` is base64 for binary types, text otherwise."""
+
+    mime: str
+    data: str
+
+
+class Stages(Wire):
+    """Milliseconds of every stage of one execution's wait, and of its run. ``total_ms`` = ``wait_ms`` + ``run_ms``."""
+
+    transport_ms: float = 0.0
+    find_session_ms: float = 0.0
+    queue_ms: float = 0.0
+    resolve_ms: float = 0.0
+    download_ms: float = 0.0
+    compose_ms: float = 0.0
+    boot_ms: float = 0.0
+    restore_ms: float = 0.0
+    preload_ms: float = 0.0
+    thaw_ms: float = 0.0
+    dispatch_ms: float = 0.0
+    import_ms: float = 0.0
+
+
+class Execution(Wire):
+    """One run of code and all that was measured about it."""
+
+    id: str
+    session: str
+    sandbox: str | None = None
+    source: str = "api"
+    state: ExecutionState = "preparing"
+    verdict: Verdict | None = None
+    tier: Tier | None = None
+    found_by: Literal["session", "digest", "sandbox", "none"] = "none"
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    wait_ms: float | None = None
+    run_ms: float | None = None
+    lead_ms: float | None = None
+    stages: Stages = Stages()
+    predicted: list[str] = []
+    """Packages the session's plan held when the code arrived, sorted."""
+    needed: list[str] = []
+    """Packages the code imported (third-party only), sorted."""
+    missing: list[str] = []
+    """Needed, and neither mounted nor in the base environment when the code arrived."""
+    late_imports: list[str] = []
+    """Modules that were imported while the code ran."""
+    stdout: str = ""
+    stderr: str = ""
+    result: str | None = None
+    """repr of the last expression, if the code ends in one that is not None."""
+    traceback: str | None = None
+    outputs: list[Output] = []
+    truncated_bytes: int = 0
+    error: str | None = None
+    """Why the execution died or was refused, and what to do: one sentence. None for ``ok`` and ``error`` verdicts."""
+    peak_memory_bytes: int | None = None
+    cpu_ms: float | None = None
+    code_sha256: str = ""
+    code: str | None = None
+    """Only when capture is on."""
+
+
+# ------------------------------------------------------------------------------------------------- what stands ready
+
+
+class Environment(Wire):
+    """An immutable, resolved set of wheels for one Python, named by its lock's hash."""
+
+    id: str
+    python: str
+    requested: list[str]
+    packages: dict[str, str]
+    """Name -> version of everything in the lock."""
+    size_bytes: int = 0
+    compiled: bool = False
+    base: bool = False
+    created_at: float
+    last_used_at: float | None = None
+
+
+class Snapshot(Wire):
+    id: str
+    environments: list[str]
+    modules: list[str]
+    size_bytes: int
+    import_ms: float
+    """How long the imports took that a restore saves."""
+    created_at: float
+    restores: int = 0
+    failures: int = 0
+
+
+class Sandbox(Wire):
+    id: str
+    session: str | None = None
+    runtime: Literal["gvisor", "docker"] = "gvisor"
+    isolation: str = "gVisor (runsc, systrap)"
+    state: SandboxState
+    frozen: bool = False
+    started_from: str = "boot"
+    """``boot`` or the id of the snapshot."""
+    environments: list[str] = []
+    modules: list[str] = []
+    memory_bytes: int = 0
+    memory_limit_bytes: int = 0
+    cpus: float = 1.0
+    executions: int = 0
+    created_at: float
+
+
+class Host(Wire):
+    """This host: its parts, budgets and what is used of them."""
+
+    version: str
+    runtime: str
+    isolation: str
+    platform: str
+    cores: int
+    memory_bytes: int
+    memory_budget_bytes: int
+    memory_used_bytes: int
+    sandboxes: int
+    spares: int
+    sessions: int
+    base: str | None = None
+    base_packages: list[str] = []
+    python: str = ""
+    capture: bool = False
+    snapshots: int = 0
+    facts: dict[str, str] = {}
+
+
+class Problem(Wire):
+    """RFC 9457 problem details. ``detail`` says what happened and where, ``hint`` what to type or do next."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    hint: str = ""
+    id: str | None = None
+
+
+class Page[T](Wire):
+    """A list, newest first. ``next`` is the ``before`` value of the following page, None at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class Live(Wire):
+    """One server-sent event of ``GET /v1/stream``: exactly one field beside ``kind`` is set, named as ``kind``."""
+
+    kind: Literal["moment", "session", "plan", "execution", "sandbox", "host"]
+    moment: Moment | None = None
+    session: Session | None = None
+    plan: PlanRecord | None = None
+    execution: Execution | None = None
+    sandbox: Sandbox | None = None
+    host: Host | None = None
