@@ -32,7 +32,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("proxy_port", int, "8787", "Port of the proxy on 127.0.0.1."),
     Setting("mcp_port", int, "8788", "Port of the MCP server on 127.0.0.1."),
     Setting("sandboxd_port", int, "8789", "Port of sandboxd and the dashboard on 127.0.0.1."),
-    Setting("upstream", str, "https://api.openai.com", "Provider that the proxy forwards /v1 to (scheme and host, no path)."),
+    Setting("upstream", str, "https://api.openai.com", "Provider that the proxy forwards /v1 to (scheme, host, maybe a base path)."),
     Setting("capture", bool, "0", "Keep conversation text and code in the database and show them on the dashboard."),
     Setting("runtime", str, "auto", "gvisor (runsc directly), docker (engine with the runsc runtime) or auto."),
     Setting("allow_weak_isolation", bool, "0", "Let `docker` run without gVisor. Anything the model writes then shares your kernel."),
@@ -81,7 +81,7 @@ def get(name: str):
             return False
         raise SettingError(f"{setting.variable} is {text!r}: write 1 or 0")
     if setting.kind is Path:
-        return Path(text).expanduser() if text else _default_path(name)
+        return Path(text).expanduser().absolute() if text else _default_path(name)
     try:
         return setting.kind(text)
     except ValueError:

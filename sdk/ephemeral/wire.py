@@ -7,7 +7,7 @@ Unknown fields are ignored on reading, so that an older room understands a newer
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PackageName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 ModuleName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
 
+T = TypeVar("T")
 Tier = Literal["live", "partial", "snapshot", "environment", "wheels", "cold"]
 Proposer = Literal["seen", "learned", "k2"]
 Policy = Literal["ours", "none", "cached", "base", "fat-snapshot"]
@@ -46,7 +47,8 @@ class Event(Wire):
     - ``code``: the next piece (delta) of the code argument of call ``call``, already decoded from its JSON string.
     - ``code_done``: that code is complete; ``digest`` is the sha256 of its UTF-8 bytes.
     - ``tool_result``: a tool's answer the app sent back; ``call`` is the call's id.
-    - ``turn_ended``: the provider's answer is over; ``text`` is the finish reason, or ``cut`` when it broke off.
+    - ``turn_ended``: the provider's answer is over; ``text`` is the finish reason, ``cut`` when it broke off, or
+      ``error`` for an answer that is none (a status other than 2xx).
     """
 
     session: SessionId
@@ -325,7 +327,7 @@ class Problem(Wire):
     id: str | None = None
 
 
-class Page[T](Wire):
+class Page(Wire, Generic[T]):
     """A list, newest first. ``next`` is the ``before`` value of the following page, None at the end."""
 
     items: list[T]
