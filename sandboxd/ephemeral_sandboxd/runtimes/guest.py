@@ -1,0 +1,516 @@
+"""PID 1 of every sandbox: imports what it is told to, runs the code it is sent, says what happened.
+
+Standard library only, one file, Python 3.9 or newer: it runs inside gVisor on the root filesystem's own Python and knows nothing of the host.
+
+It speaks frames over its inherited stdin and stdout: four bytes of length (big endian), then a JSON object. Host to
+guest: ``mount`` (look at these slots from now on), ``preload`` (import a module), ``rehearse`` (run a small program of ours), ``settle`` (tidy the heap before a checkpoint or a
+freeze), ``wake`` (code is on its way), ``renew`` (fresh randomness after a restore), ``execute``. Guest to host: ``ready``, and for each request its
+answer with the request's ``id``; an execution also sends ``started`` at its first instruction, ``stdout``/``stderr``
+pieces, ``output`` (rich results), and ``need`` (a module that nothing provides: the host answers ``found`` or not).
+
+What runs here is malicious as far as the host is concerned: the host believes nothing that these frames say beyond
+what they say about this sandbox.
+"""
+
+import ast
+import base64
+import builtins
+import fcntl
+import gc
+import importlib
+import importlib.machinery
+import io
+import json
+import linecache
+import os
+import select
+import signal
+import struct
+import sys
+import termios
+import threading
+import time
+import traceback
+import types
+import typing
+
+HEADER = struct.Struct(">I")
+SLOTS = "/slots"
+SEND_EVERY_SECONDS = 0.002
+LARGEST_OUTPUT = 40 << 20
+
+
+class Channel:
+    """Frames over two private descriptors. Writing is locked: the readers of fd 1 and 2 write too."""
+
+    def __init__(self, read_fd, write_fd):
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._lock = threading.Lock()
+
+    def receive(self):
+        """The next frame, or None when the host has closed the pipe."""
+        header = self._read(HEADER.size)
+        if header is None:
+            return None
+        body = self._read(HEADER.unpack(header)[0])
+        return None if body is None else json.loads(body)
+
+    def send(self, frame):
+        body = json.dumps(frame, ensure_ascii=False).encode("utf-8", "replace")
+        data = memoryview(HEADER.pack(len(body)) + body)
+        with self._lock:
+            while data:
+                data = data[os.write(self._write_fd, data):]
+
+    def close(self):
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def _read(self, length):
+        parts = []
+        while length:
+            part = os.read(self._read_fd, length)
+            if not part:
+                return None
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
+
+
+class Output:
+    """What an execution prints: through ``sys.stdout`` (sent directly) or through fd 1 and 2 (children, C code: a pipe).
+
+    Counts what it sends and drops what exceeds the execution's allowance.
+    """
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._lock = threading.RLock()
+        self.execution = None
+        self._left = 0
+        self.dropped = 0
+        self.forked = False
+        self._pipes = {}
+        for name, fd in (("stdout", 1), ("stderr", 2)):
+            read_fd, write_fd = os.pipe()
+            os.dup2(write_fd, fd)
+            os.close(write_fd)
+            os.set_blocking(read_fd, False)
+            self._pipes[read_fd] = name
+            threading.Thread(target=self._watch, args=(read_fd,), daemon=True).start()
+        sys.stdout = _Text(io.BufferedWriter(_Stream(self, "stdout", 1), 8192), "utf-8", "backslashreplace", newline="\n")
+        sys.stderr = _Text(io.BufferedWriter(_Stream(self, "stderr", 2), 8192), "utf-8", "backslashreplace", newline="\n")
+
+    def flush(self):
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:  # the user's code may have closed or replaced it
+                pass
+
+    def after_fork(self):
+        """In a forked child: what it prints goes through fd 1 and 2, like that of any other child. Another thread may hold the lock."""
+        self.forked = True
+        self._lock = threading.RLock()
+        self.execution = None
+        for read_fd in self._pipes:
+            os.close(read_fd)
+        self._pipes = {}
+
+    def begin(self, execution, allowance):
+        with self._lock:
+            self.drain()
+            self.execution, self._left, self.dropped = execution, allowance, 0
+
+    def end(self):
+        self.flush()
+        with self._lock:
+            self.drain()
+            self.execution = None
+            return self.dropped
+
+    def write(self, name, data):
+        with self._lock:
+            # A child's output that is already in the pipe was written before this.
+            if any(_waiting(fd) for fd in self._pipes):
+                self.drain()
+            self._emit(name, data)
+
+    def drain(self):
+        """Read what is in the pipes now. The lock is held: no reader has taken something and not sent it."""
+        for fd, name in self._pipes.items():
+            while True:
+                try:
+                    data = os.read(fd, 65536)
+                except BlockingIOError:
+                    break
+                if not data:
+                    break
+                self._emit(name, data)
+
+    def _emit(self, name, data):
+        if self.execution is None:
+            return
+        kept = bytes(data[: self._left])
+        self._left -= len(kept)
+        self.dropped += len(data) - len(kept)
+        if kept:
+            self._channel.send({"op": name, "id": self.execution, "text": kept.decode("utf-8", "replace")})
+
+    def _watch(self, fd):
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        while True:
+            ((_, event),) = poll.poll()
+            if not event & select.POLLIN:
+                return  # nobody has its other end any more: the code closed fd 1 or 2
+            with self._lock:
+                self.drain()
+
+
+class _Text(io.TextIOWrapper):
+    """Sends a finished line at once, so that it stands before what a child prints next, unless lines come thick and fast."""
+
+    _sent = 0.0
+
+    def write(self, text):
+        written = super().write(text)
+        now = time.perf_counter()
+        if now - self._sent > SEND_EVERY_SECONDS and "\n" in text:
+            self.flush()
+            self._sent = now
+        return written
+
+
+class _Stream(io.RawIOBase):
+    """The raw end of sys.stdout or sys.stderr."""
+
+    def __init__(self, output, name, fd):
+        self._output = output
+        self._name = name
+        self._fd = fd
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self._fd
+
+    def write(self, data):
+        if self._output.forked:
+            return os.write(self._fd, data)
+        self._output.write(self._name, memoryview(data))
+        return len(data)
+
+
+def _waiting(fd):
+    buffer = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, buffer)
+    return int.from_bytes(buffer, sys.byteorder)
+
+
+class ImportClock:
+    """How long imports of modules that were not already loaded take, and which modules they were.
+
+    CPython looks ``_find_and_load`` up in ``importlib._bootstrap`` at every import that misses ``sys.modules`` and
+    at no other: a wrapper there costs loaded modules nothing.
+    """
+
+    def __init__(self):
+        self._bootstrap = typing.cast(typing.Any, sys.modules["_frozen_importlib"])
+        self._original = self._bootstrap._find_and_load
+        self._local = threading.local()
+        self._bootstrap._find_and_load = self._timed
+        self.seconds = 0.0
+
+    def reset(self):
+        self.seconds = 0.0
+
+    def _timed(self, name, import_):
+        if getattr(self._local, "inside", False):
+            return self._original(name, import_)
+        self._local.inside = True
+        began = time.perf_counter()
+        try:
+            return self._original(name, import_)
+        finally:
+            self._local.inside = False
+            self.seconds += time.perf_counter() - began
+
+
+class LastResort:
+    """The last finder: the user's own code imports a module that nothing provides. The host is asked, and may mount it meanwhile.
+
+    Only the user's code, not the libraries': they try for dozens of optional modules that nobody needs. One question a module.
+    """
+
+    def __init__(self, guest):
+        self._guest = guest
+        self._asked = set()
+
+    def find_spec(self, name, path=None, target=None):
+        guest = self._guest
+        if path is not None or name in self._asked or guest.output.execution is None or guest.output.forked:
+            return None
+        if threading.current_thread() is not threading.main_thread() or not self._users_own():
+            return None
+        self._asked.add(name)
+        guest.channel.send({"op": "need", "id": guest.output.execution, "module": name})
+        frame = guest.channel.receive()
+        if not frame or not frame.get("found"):
+            return None
+        guest.do_mount(frame)
+        return importlib.machinery.PathFinder.find_spec(name)
+
+    @staticmethod
+    def _users_own():
+        """Whether the import statement (or the call of import_module) stands in a cell."""
+        frame: typing.Any = sys._getframe(1)
+        while frame is not None and (frame.f_code.co_filename.startswith("<frozen importlib")
+                                     or frame.f_code.co_filename in (__file__, importlib.__file__)):
+            frame = frame.f_back
+        return frame is not None and frame.f_code.co_filename.startswith("<cell ")
+
+
+class Guest:
+    """The interpreter: one ``__main__`` for the sandbox's life, so that a session's calls share their state."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.output = Output(channel)
+        self.clock = ImportClock()
+        sys.meta_path.append(LastResort(self))
+        self.cells = 0
+        self.main = types.ModuleType("__main__")
+        self.main.__dict__.update(__builtins__=builtins, display=self.display)
+        sys.modules["__main__"] = self.main
+        os.register_at_fork(before=self.output.flush, after_in_child=self._after_fork)
+
+    def _after_fork(self):
+        """A child (multiprocessing, os.fork) must not speak to the host: two would talk into each other's frames."""
+        self.channel.close()
+        self.output.after_fork()
+
+    def serve(self):
+        self.channel.send({"op": "ready", "python": sys.version.split()[0]})
+        while True:
+            try:
+                frame = self.channel.receive()
+                if frame is None:
+                    return
+                answer = getattr(self, "do_" + frame["op"])(frame)
+                if self.output.forked:
+                    self.output.flush()
+                    os._exit(0)  # a child of the code's that came out of it at its end
+                self.channel.send({"op": "done", "id": frame["id"], **answer})
+            except KeyboardInterrupt:
+                continue  # an interrupt that came after its execution was over
+
+    # ------------------------------------------------------------------------------------------------ preparing
+
+    def do_mount(self, frame):
+        """Look for modules in these slots from now on; those in ``first`` win over the base environment."""
+        for path in frame.get("slots", []):
+            if path not in sys.path:
+                sys.path.append(path)
+        for path in frame.get("first", []):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        for path in list(sys.path_importer_cache):
+            if path.startswith(SLOTS):
+                sys.path_importer_cache.pop(path, None)
+        return {}
+
+    def do_preload(self, frame):
+        """Import ``module``."""
+        return self._timed(lambda: __import__(frame["module"]))
+
+    def do_rehearse(self, frame):
+        """Run ``program`` (ours, trusted) in a namespace of its own, so that what a module loads lazily is loaded."""
+        return self._timed(lambda: exec(compile(frame["program"], "<rehearsal>", "exec"), {"__name__": "rehearsal"}))
+
+    @staticmethod
+    def _timed(work):
+        began = time.perf_counter()
+        error = None
+        try:
+            work()
+        except BaseException as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        return {"ms": (time.perf_counter() - began) * 1000, "error": error}
+
+    def do_settle(self, frame):
+        """Nothing that exists now has to be looked at by the collector again; the heap is as small as it gets."""
+        self._execute("1", 0)
+        self.cells = 0
+        linecache.clearcache()
+        gc.collect()
+        gc.freeze()
+        return {"modules": sorted(sys.modules) if frame.get("modules") else []}
+
+    def do_wake(self, frame):
+        """Run nothing, once: the pages that an execution touches first are in memory when the code comes."""
+        self._execute("None", 0)
+        self.cells -= 1
+        return {}
+
+    def do_renew(self, frame):
+        """Copies of one snapshot share their random state: give this one its own."""
+        seed = frame["seed"]
+        random = sys.modules.get("random")
+        if random:
+            random.seed(seed)
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random:
+            numpy_random.seed(int(seed[:8], 16))
+        torch = sys.modules.get("torch")
+        if torch:
+            torch.manual_seed(int(seed[:15], 16))
+        os.environ.update(frame.get("environ", {}))
+        return {}
+
+    # ------------------------------------------------------------------------------------------------ executing
+
+    def do_execute(self, frame):
+        if not set(frame["slots"] + frame["first"]).issubset(sys.path):
+            self.do_mount(frame)
+        self.output.begin(frame["id"], frame["output_bytes"])
+        if frame.get("language") == "shell":
+            answer = self._shell(frame["code"], frame["id"])
+        else:
+            answer = self._execute(frame["code"], frame["id"])
+        answer["dropped"] = self.output.end()
+        for field in ("result", "traceback"):
+            text = answer[field] or ""
+            if len(text) > frame["output_bytes"]:
+                answer[field] = text[: frame["output_bytes"]]
+                answer["dropped"] += len(text) - frame["output_bytes"]
+        return answer
+
+    def _execute(self, code, execution):
+        """Run ``code`` in ``__main__``. The answer holds the last expression's repr, the traceback, and the clocks."""
+        self.cells += 1
+        name = f"<cell {self.cells}>"
+        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        answer: dict[str, typing.Any] = {"result": None, "traceback": None}
+        body = last = None
+        try:
+            tree = ast.parse(code, name)
+            if tree.body and isinstance(tree.body[-1], ast.Expr):
+                last = compile(ast.Expression(tree.body.pop().value), name, "eval")
+            body = compile(tree, name, "exec")
+            del tree
+        except BaseException as problem:  # a SyntaxError, or MemoryError and RecursionError from hostile nesting
+            answer["traceback"] = "".join(traceback.format_exception_only(type(problem), problem))
+        before = set(sys.modules) if execution else ()
+        self.clock.reset()
+        cpu = time.process_time()
+        if execution:
+            self.channel.send({"op": "started", "id": execution})
+        began = time.perf_counter()
+        if body is not None:
+            try:
+                exec(body, self.main.__dict__)
+                if last is not None:
+                    value = eval(last, self.main.__dict__)
+                    if value is not None:
+                        self.main.__dict__["_"] = value
+                        answer["result"] = self._represent(value)
+                self._figures()
+            except BaseException as problem:
+                answer["traceback"] = self._traceback(problem)
+        ended = time.perf_counter()
+        answer.update(
+            import_ms=self.clock.seconds * 1000, run_ms=(ended - began) * 1000,
+            cpu_ms=(time.process_time() - cpu) * 1000,
+            late=sorted(set(sys.modules).difference(before))[:3000] if execution else [])
+        return answer
+
+    def _shell(self, code, execution):
+        import subprocess
+
+        self.channel.send({"op": "started", "id": execution})
+        began = time.perf_counter()
+        problem = None
+        try:
+            status = subprocess.call(["/bin/sh", "-c", code], stdin=subprocess.DEVNULL)
+            if status:
+                problem = f"the shell ended with status {status}"
+        except BaseException as error:
+            problem = self._traceback(error)
+        return {"result": None, "traceback": problem, "import_ms": 0.0, "late": [], "cpu_ms": 0.0,
+                "run_ms": (time.perf_counter() - began) * 1000}
+
+    @staticmethod
+    def _traceback(problem):
+        if isinstance(problem, SystemExit) and problem.code in (None, 0):
+            return None
+        if isinstance(problem, KeyboardInterrupt):
+            return "KeyboardInterrupt: the execution was interrupted\n"
+        # Our own frames say nothing to the one who wrote the code.
+        trace = problem.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        kept = traceback.TracebackException(type(problem), problem, trace, limit=-100)
+        for part in _chain(kept):
+            part.stack[:] = [frame for frame in part.stack if frame.filename != __file__]
+        return "".join(kept.format())
+
+    # ------------------------------------------------------------------------------------------------ rich results
+
+    def display(self, value):
+        """Show ``value`` richly now: an image or markup where its type has one, else its repr."""
+        shown = self._represent(value)
+        if shown is not None:
+            sys.stdout.write(shown + "\n")
+
+    def _represent(self, value):
+        """The repr of ``value``; what it has of IPython's display methods goes out as rich output beside it."""
+        for method, mime in (("_repr_png_", "image/png"), ("_repr_svg_", "image/svg+xml"), ("_repr_html_", "text/html")):
+            try:
+                data = getattr(type(value), method)(value)
+            except Exception:
+                continue
+            if data:
+                self._show(mime, data)
+                break
+        return repr(value)
+
+    def _figures(self):
+        """Open matplotlib figures are shown as PNG and closed, as notebooks do."""
+        pyplot: typing.Any = sys.modules.get("matplotlib.pyplot")
+        for number in pyplot.get_fignums() if pyplot else ():
+            buffer = io.BytesIO()
+            pyplot.figure(number).savefig(buffer, format="png", bbox_inches="tight")
+            pyplot.close(number)
+            self._show("image/png", buffer.getvalue())
+
+    def _show(self, mime, data):
+        text = base64.b64encode(data).decode() if isinstance(data, (bytes, bytearray)) else str(data)
+        if len(text) > LARGEST_OUTPUT:
+            raise ValueError(f"a rich result of {len(text) >> 20} MB is too large to show: make it smaller")
+        self.channel.send({"op": "output", "id": self.output.execution, "mime": mime, "data": text})
+
+
+def _chain(kept, depth=20):
+    while kept is not None and depth:
+        yield kept
+        kept, depth = kept.__cause__ or kept.__context__, depth - 1
+
+
+def main():
+    # Nothing that user code does to fd 0, 1 and 2 may reach the frames.
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = [""]
+    sys.path[:] = [path for path in sys.path if not path.startswith("/ephemeral")]
+    sys.path.insert(0, "")
+    Guest(Channel(read_fd, write_fd)).serve()
+
+
+if __name__ == "__main__":
+    main()
