@@ -1,0 +1,49 @@
+"""What the pool tells the world while it works. The ledger writes it down; the pool does not know how."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from ephemeral import wire
+
+
+class Notes(Protocol):
+    """Every call returns at once and never raises."""
+
+    def session(self, session: wire.Session) -> None: ...
+    def plan(self, record: wire.PlanRecord) -> None: ...
+    def execution(self, execution: wire.Execution) -> None: ...
+    def sandbox(self, sandbox: wire.Sandbox) -> None: ...
+    def environment(self, environment: wire.Environment) -> None: ...
+    def snapshot(self, snapshot: wire.Snapshot) -> None: ...
+    def moment(self, moment: wire.Moment) -> None: ...
+    def next_plan_id(self) -> int: ...
+
+    def health(self) -> dict[str, str]:
+        """What was lost and what is wrong; empty when all is well."""
+        ...
+
+
+class Stopwatch:
+    """Times one step of a session and notes it as a moment when the step is over."""
+
+    def __init__(self, notes: Notes, session_id: str, kind: str, detail: str = "", **data: Any):
+        self._notes = notes
+        self._session, self._kind, self._detail, self._data = session_id, kind, detail, data
+        self.ms = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: Any, problem: Any, trace: Any) -> None:
+        self.ms = (time.perf_counter() - self._began) * 1000
+        if problem is not None:
+            self._data = {**self._data, "failed": type(problem).__name__}
+        note(self._notes, self._session, self._kind, self._detail, self.ms, self._data)
+
+
+def note(notes: Notes, session: str, kind: str, detail: str = "", duration_ms: float | None = None, data: dict[str, Any] | None = None) -> None:
+    """One mark on a session's timeline, now."""
+    notes.moment(wire.Moment(session=session, at=time.time(), kind=kind, detail=detail[:4000], duration_ms=duration_ms, data=data or {}))

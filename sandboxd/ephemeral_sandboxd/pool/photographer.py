@@ -1,0 +1,71 @@
+"""Makes snapshots: a fresh sandbox that never ran anybody's code imports the modules and is checkpointed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ephemeral import wire
+from ephemeral_sandboxd.environments import Environments
+from ephemeral_sandboxd.environments.base import read_requirements
+from ephemeral_sandboxd.errors import SandboxdError, Unavailable
+from ephemeral_sandboxd.pool.fleet import Fleet
+from ephemeral_sandboxd.pool.sandbox import image_of
+from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.runtimes import Gone
+
+log = logging.getLogger(__name__)
+
+STDLIB = Path(__file__).parent.parent / "data" / "stdlib.txt"
+
+
+class Photographer:
+    """One snapshot at a time; the pool decides when."""
+
+    def __init__(self, fleet: Fleet, environments: Environments, snapshots: Snapshots):
+        self._fleet = fleet
+        self._environments = environments
+        self._snapshots = snapshots
+
+    async def take(self, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool], *,
+                   shared: bool = False, politely: bool = False) -> wire.Snapshot:
+        """A snapshot of ``modules`` imported with ``environments`` mounted in this order (slot 0 first).
+
+        ``politely`` leaves the CPU to everybody else. A module that cannot be imported is an error. Raises
+        errors.Unavailable with the reason.
+        """
+        name = " ".join(modules) or "nothing imported"
+        base = self._environments.base
+        sandbox = await self._fleet.boot(base=bool(environments and base and environments[0] == base.id))
+        draft = self._snapshots.reserve(self._snapshots.key(modules, environments), shared=shared)
+        try:
+            if politely:
+                sandbox.box.yield_cpu()
+            for environment, first in list(zip(environments, firsts, strict=True))[len(sandbox.mounted):]:
+                sandbox.mount(self._environments, environment, first=first)
+            await sandbox.look()
+            for module in read_requirements(STDLIB):
+                await sandbox.preload(module)
+            import_ms = 0.0
+            for module in modules:
+                import_ms += await sandbox.preload(module) + await sandbox.rehearse(module)
+            if sandbox.broken:
+                raise Unavailable("snapshot failed", f"importing {name}: {next(iter(sandbox.broken.values()))}", "see the package's requirements")
+            await sandbox.settle()
+            await sandbox.box.checkpoint(image_of(draft))
+            return self._snapshots.keep(draft, modules, environments, list(firsts), import_ms)
+        except (Gone, OSError) as problem:
+            raise Unavailable("snapshot failed", f"{name}: {problem}", "ephemeral doctor") from problem
+        finally:
+            self._fleet.give_back(sandbox)
+            shutil.rmtree(draft, ignore_errors=True)
+
+    async def take_if_missing(self, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool]) -> None:
+        """For the background: what fails is logged, not raised."""
+        if self._fleet.runtime.can_snapshot and not self._snapshots.exact(modules, environments):
+            try:
+                await self.take(modules, environments, firsts, politely=True)
+            except SandboxdError as problem:
+                log.warning("%s", problem)

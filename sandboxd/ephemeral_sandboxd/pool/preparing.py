@@ -1,0 +1,258 @@
+"""From a plan to a sandbox that stands ready: policy, environment, the nearest start, mounts, imports.
+
+One builder a session, at most; a newer plan is taken up as soon as the step under way is over, and code that arrives
+makes the builder skip what that code does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from ephemeral import names, wire
+from ephemeral_sandboxd.environments import Environments, Prepared
+from ephemeral_sandboxd.errors import SandboxdError
+from ephemeral_sandboxd.pool import needs
+from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest
+from ephemeral_sandboxd.pool.idle import IdleWork
+from ephemeral_sandboxd.pool.late import LateImports
+from ephemeral_sandboxd.pool.notes import Notes, Stopwatch, note
+from ephemeral_sandboxd.pool.photographer import Photographer
+from ephemeral_sandboxd.pool.sandbox import PooledSandbox
+from ephemeral_sandboxd.pool.sessions import Build, Session
+from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.runtimes import Gone, Size
+from ephemeral_sandboxd.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+SWAP_SAVES_MS = 400.0
+"""An unused sandbox is swapped for a restored one when that saves more imports than this (a restore costs about 300)."""
+SNAPSHOT_PAYS_MS = 150.0
+"""Imports that took longer are worth a snapshot for the next session that wants the same."""
+
+
+class Preparer:
+    """Fulfils plans, and leaves what would serve the next session better as work for quiet times."""
+
+    def __init__(self, fleet: Fleet, environments: Environments, snapshots: Snapshots, photographer: Photographer, late: LateImports,
+                 notes: Notes, idle: IdleWork):
+        self._fleet = fleet
+        self._environments = environments
+        self._snapshots = snapshots
+        self._late = late
+        self._notes = notes
+        self._photographer = photographer
+        self._idle = idle
+        self._tasks = Tasks()
+
+    def plan(self, session: Session, plan: wire.Plan) -> wire.PlanRecord:
+        """Take up a plan: it replaces the one before. Returns at once; the work goes on behind."""
+        refused = {want.package: reason for want in plan.wants if (reason := self._environments.check(want.package))}
+        accepted = sorted({names.normalize(want.package) for want in plan.wants} - {names.normalize(name) for name in refused})
+        record = wire.PlanRecord(id=self._notes.next_plan_id(), session=session.id, plan=plan, accepted=accepted, refused=refused,
+                                 outcome="nothing" if plan.action == "nothing" else "building")
+        self._notes.plan(record)
+        now = time.perf_counter()
+        if plan.action == "provision":
+            session.first_plan = session.first_plan or now
+            for package in accepted:
+                session.named.setdefault(package, now)
+        if session.pending:
+            self._outcome(session.pending, "superseded")
+        session.record = record
+        if plan.action != "nothing":
+            session.pending = record
+            session.hurry.clear()
+            if session.builder is None or session.builder.done():
+                session.builder = self._tasks.start(self._build(session), f"build {session.id}")
+        return record
+
+    async def stop(self, session: Session) -> None:
+        """No more building for this session."""
+        session.pending = None
+        if session.builder and not session.builder.done():
+            session.builder.cancel()
+            await asyncio.wait([session.builder])
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+
+    # --------------------------------------------------------------------------------------------- one plan
+
+    async def _build(self, session: Session) -> None:
+        while session.pending:
+            record, session.pending = session.pending, None
+            try:
+                async with session.lock:
+                    await self._fulfil(session, record)
+            except (SandboxdError, Gone, OSError, IndexError) as problem:
+                log.warning("plan %s of session %s: %s", record.id, session.id, problem)
+                self._outcome(record, "failed", error=str(problem)[:500])
+
+    async def _fulfil(self, session: Session, record: wire.PlanRecord) -> None:
+        plan = record.plan
+        if plan.action == "release":
+            if session.sandbox:
+                self._fleet.give_back(session.sandbox)
+                session.sandbox = None
+                note(self._notes, session.id, "released", "the plan gave the sandbox back")
+            return self._outcome(record, "released")
+        if plan.action == "resize":
+            self._resize(session, plan)
+            return self._outcome(record, "ready")
+        if await self.provision(session, record):
+            return self._outcome(record, "ready")
+        return self._outcome(record, "superseded" if session.pending else "unchanged")
+
+    async def provision(self, session: Session, record: wire.PlanRecord) -> bool:
+        """Make the session's sandbox what the plan wants. False when nothing had to be done, or something newer came."""
+        plan = record.plan
+        modules = list(plan.modules) or [module for package in record.accepted for module in names.modules_for(package)]
+        wanted = needs.canonical(modules)
+        versions = {names.normalize(want.package): want.version for want in plan.wants}
+        lacking = self.lacking(session.sandbox, {package: versions.get(package) for package in record.accepted})
+        fetch = asyncio.get_running_loop().create_task(self._environments.prepare(lacking)) if lacking else None
+        try:
+            environments = self._base()
+            if fetch:
+                # A resolution that is cached answers at once, and then a snapshot of this very environment may exist.
+                await asyncio.wait([fetch], timeout=0.05)
+                if fetch.done() and not fetch.exception():
+                    environments = [*environments, fetch.result().environment.id]
+            changed = await self._stand_up(session, plan, record, wanted, environments)
+            sandbox = session.sandbox
+            assert sandbox is not None
+            if fetch:
+                changed = await self._mount_when_fetched(session, sandbox, fetch, frozenset(record.accepted)) or changed
+        finally:
+            if fetch and not fetch.done():
+                fetch.cancel()
+        return await self._import(session, sandbox, wanted, modules) or changed
+
+    def lacking(self, sandbox: PooledSandbox | None, packages: dict[str, str | None]) -> list[str]:
+        """Requirements among ``packages`` that neither the base environment nor what is mounted provides."""
+        have = self._environments.provided_by(sandbox.environments if sandbox else self._base())
+        base = self._environments.base
+        return [needs.requirement(package, version) for package, version in sorted(packages.items())
+                if package not in have or (version and base and base.packages.get(package, version) != version)]
+
+    def _base(self) -> list[str]:
+        return [self._environments.base.id] if self._environments.base else []
+
+    async def _stand_up(self, session: Session, plan: wire.Plan, record: wire.PlanRecord, wanted: list[str], environments: list[str]) -> bool:
+        """Give the session a sandbox, or a better one as long as nothing has run in its own."""
+        sandbox = session.sandbox
+        if sandbox and not sandbox.alive:
+            self._fleet.give_back(sandbox)
+            sandbox = session.sandbox = None
+        if sandbox and (sandbox.executions or not self._better(sandbox, wanted, environments)):
+            if plan.memory_bytes or plan.cpus:
+                self._resize(session, plan)
+            return False
+        began = time.perf_counter()
+        fresh, how = await self._fleet.take(wanted, environments, size=self._size(plan))
+        if fresh.state != "preparing":
+            fresh.become("preparing")
+        fresh.session = session.id
+        if sandbox:
+            self._fleet.give_back(sandbox)
+        session.sandbox = fresh
+        session.builds.append(Build(frozenset(record.accepted)))
+        note(self._notes, session.id, how, f"{fresh.id}: {' '.join(sorted(fresh.modules)) or 'nothing imported yet'}",
+             (time.perf_counter() - began) * 1000, {"sandbox": fresh.id, "modules": sorted(fresh.modules)})
+        self._fleet.show(fresh)
+        self._notes.session(session.wire())
+        return True
+
+    def _better(self, sandbox: PooledSandbox, wanted: list[str], environments: list[str]) -> bool:
+        """Whether restoring the nearest snapshot saves enough over importing what this sandbox still lacks."""
+        if all(module in sandbox.modules or module in sandbox.broken for module in wanted):
+            return False
+        nearest = self._snapshots.nearest(wanted, environments)
+        start = next((snapshot for snapshot in self._snapshots.all() if snapshot.id == sandbox.started_from), None)
+        have_ms = sum(sandbox.modules.values()) + (start.import_ms if start else 0.0)
+        return nearest is not None and nearest.import_ms - have_ms > SWAP_SAVES_MS
+
+    async def _mount_when_fetched(self, session: Session, sandbox: PooledSandbox, fetch: asyncio.Task[Prepared], packages: frozenset[str]) -> bool:
+        """Mount what had to be fetched; not waited for when code arrives that does not need it."""
+        with Stopwatch(self._notes, session.id, "build", "packages: " + " ".join(sorted(packages))):
+            hurried = asyncio.get_running_loop().create_task(session.hurry.wait())
+            await asyncio.wait([fetch, hurried], return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if not fetch.done() and not packages & session.hurry_packages:
+                return False
+            prepared = await fetch
+        await self.mount(session, sandbox, prepared)
+        session.builds.append(Build(frozenset(names.normalize(name.partition("==")[0]) for name in prepared.environment.requested)))
+        return True
+
+    async def mount(self, session: Session, sandbox: PooledSandbox, prepared: Prepared) -> None:
+        """One bind mount, whatever its size; then the guest looks again. Raises runtimes.Gone, IndexError, OSError."""
+        self.bind(session, sandbox, prepared)
+        await sandbox.look()
+
+    def bind(self, session: Session, sandbox: PooledSandbox, prepared: Prepared) -> None:
+        """The mount alone, for a guest that is told of it otherwise. Raises IndexError, OSError."""
+        self._notes.environment(prepared.environment)
+        if not prepared.environment.compiled:
+            self._idle.add("byte-compile", self._environments.compile_pending)
+        with Stopwatch(self._notes, session.id, "mount", " ".join(prepared.environment.requested), sandbox=sandbox.id):
+            sandbox.mount(self._environments, prepared.environment.id, first=prepared.replaces_base)
+
+    async def _import(self, session: Session, sandbox: PooledSandbox, wanted: list[str], modules: list[str]) -> bool:
+        """Import ahead, module by module: a newer plan or arriving code is noticed between two of them."""
+        todo = [module for module in (*wanted, *modules, *self._late.usual(wanted)) if module not in sandbox.modules and module not in sandbox.broken]
+        if not todo:
+            if sandbox.state == "preparing":
+                await self._rest(session, sandbox)
+                return True
+            return False
+        if sandbox.state != "preparing":
+            sandbox.become("preparing")
+        by_hand_ms = 0.0
+        for module in todo:
+            if session.pending or (session.hurry.is_set() and module.partition(".")[0] not in session.hurry_modules):
+                continue
+            with Stopwatch(self._notes, session.id, "preload", module, sandbox=sandbox.id):
+                by_hand_ms += await sandbox.preload(module)
+                if not session.hurry.is_set() and not session.pending:
+                    by_hand_ms += await sandbox.rehearse(module)
+        if session.pending:
+            # Its state stays `preparing`; the newer plan goes on from here.
+            return True
+        await self._rest(session, sandbox)
+        if by_hand_ms > SNAPSHOT_PAYS_MS and not any(module in sandbox.broken for module in wanted):
+            environments, firsts = sandbox.environments, [mounted.first for mounted in sandbox.mounted]
+            self._idle.add(f"snapshot of {' '.join(wanted)}", lambda: self._photographer.take_if_missing(wanted, environments, firsts))
+        return True
+
+    async def _rest(self, session: Session, sandbox: PooledSandbox) -> None:
+        if not session.hurry.is_set():
+            await bring_to_rest(sandbox)
+        sandbox.become("ready")
+        note(self._notes, session.id, "ready", f"{sandbox.id}: {' '.join(needs.canonical(sandbox.modules)) or 'nothing imported'}",
+             data={"sandbox": sandbox.id, "modules": sorted(sandbox.modules)})
+        if sandbox.box.frozen:
+            note(self._notes, session.id, "frozen", sandbox.id, data={"sandbox": sandbox.id})
+        self._fleet.show(sandbox)
+
+    # --------------------------------------------------------------------------------------------- sizes and ends
+
+    def _size(self, plan: wire.Plan) -> Size:
+        size = self._fleet.default_size
+        return replace(size, memory_bytes=plan.memory_bytes or size.memory_bytes, cpus=plan.cpus or size.cpus)
+
+    def _resize(self, session: Session, plan: wire.Plan) -> None:
+        if session.sandbox:
+            now = session.sandbox.box.size
+            size = replace(now, memory_bytes=plan.memory_bytes or now.memory_bytes, cpus=plan.cpus or now.cpus)
+            if size != now:
+                session.sandbox.box.resize(size)
+                note(self._notes, session.id, "resize", f"{size.memory_bytes >> 20} MiB, {size.cpus:g} CPUs")
+                self._fleet.show(session.sandbox)
+
+    def _outcome(self, record: wire.PlanRecord, outcome: str, error: str = "") -> None:
+        self._notes.plan(record.model_copy(update={"outcome": outcome, "error": error, "ready_at": time.time() if outcome == "ready" else None}))

@@ -1,0 +1,84 @@
+"""What the same code costs without us, measured by the same clocks: policies ``none``, ``cached`` and ``fat-snapshot``.
+
+``none`` (cold): a sandbox booted now, ``uv pip install`` with an empty cache, import, run. ``cached``: the same with a
+warm cache. ``fat-snapshot``: the twenty most used packages already imported, restored when the session starts, with no
+prediction at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+from ephemeral_sandboxd.commands import run
+from ephemeral_sandboxd.environments import Environments
+from ephemeral_sandboxd.environments.base import read_requirements
+from ephemeral_sandboxd.environments.index import Index
+from ephemeral_sandboxd.environments.target import Target
+from ephemeral_sandboxd.errors import Unavailable
+from ephemeral_sandboxd.pool.fleet import Fleet
+from ephemeral_sandboxd.pool.photographer import Photographer
+from ephemeral_sandboxd.pool.sandbox import PooledSandbox
+from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.runtimes.spec import SLOT_COUNT, SLOTS
+
+FAT = Path(__file__).parent.parent / "data" / "fat.txt"
+INSTALL_TIMEOUT_SECONDS = 300
+
+
+class Rivals:
+    """``folder`` is on the store's file system, so that uv can hard-link from its cache, as it would for its users."""
+
+    def __init__(self, fleet: Fleet, environments: Environments, snapshots: Snapshots, photographer: Photographer, folder: Path):
+        self._fleet = fleet
+        self._environments = environments
+        self._snapshots = snapshots
+        self._photographer = photographer
+        self._folder = folder
+        self._index = Index.configured(Target(environments.python))
+        self._making_fat = asyncio.Lock()
+
+    async def fresh(self) -> PooledSandbox:
+        """A sandbox booted now, with nothing mounted."""
+        return await self._fleet.boot(base=False)
+
+    async def install(self, sandbox: PooledSandbox, packages: list[str], *, cached: bool) -> dict[str, float]:
+        """Install with uv as its users do and put it under the sandbox. Returns the stages' milliseconds."""
+        warm = self._folder / "cache"
+        cache = warm if cached else self._folder / f"cache-{secrets.token_hex(4)}"
+        if cached:
+            await self._uv(packages, warm, self._folder / f"warm-{secrets.token_hex(4)}")
+        target = sandbox.box.directory / "rival"
+        began = time.perf_counter()
+        await self._uv(packages, cache, target)
+        sandbox.box.mount(SLOT_COUNT - 1, target)
+        await sandbox.box.request("mount", slots=[f"{SLOTS}/{SLOT_COUNT - 1}"], first=[])
+        took = (time.perf_counter() - began) * 1000
+        return {"download_ms": took}
+
+    async def _uv(self, packages: list[str], cache: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        status, out = await run(
+            self._index.uv, "pip", "install", *self._index.arguments, "--target", str(target), "--", *packages,
+            env=self._index.environment(cache), timeout=INSTALL_TIMEOUT_SECONDS)
+        if status:
+            raise Unavailable("install failed", f"uv pip install {' '.join(packages)}: {out[-300:]}", "check the index")
+
+    async def close(self) -> None:
+        """Delete what was installed. At the end only: ext4 makes new files up to 40 times slower where many were deleted seconds before."""
+        for folder in (*self._folder.glob("cache-*"), *self._folder.glob("warm-*")):
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def fat(self) -> PooledSandbox:
+        """The fat snapshot, restored; made when it does not exist yet (minutes, not part of anybody's figures)."""
+        modules = read_requirements(FAT)
+        base = self._environments.base
+        environments = [base.id] if base else []
+        async with self._making_fat:
+            snapshot = self._snapshots.exact(modules, environments)
+            if snapshot is None:
+                snapshot = await self._photographer.take(modules, environments, [False] * len(environments), shared=True)
+        return await self._fleet.restore(snapshot)

@@ -1,0 +1,142 @@
+"""Who is talking: sessions, which code is whose, what was built for them and whether it paid."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ephemeral import wire
+from ephemeral_sandboxd.pool.sandbox import PooledSandbox
+
+CLAIM_WAIT_SECONDS = 0.05
+"""How long an execution that names no session waits for the proxy's claim of its code (the tee runs beside the call)."""
+CLAIMS_KEPT = 10_000
+
+
+@dataclass
+class Build:
+    """Something begun for a session before its code came. Used when an execution needed one of ``packages``, or, where
+    it was only a sandbox, when anything was executed."""
+
+    packages: frozenset[str]
+    used: bool = False
+
+
+@dataclass
+class Session:
+    """One conversation, as the pool knows it. ``lock`` is held by whoever works on its sandbox."""
+
+    id: str
+    app: str = ""
+    policy: wire.Policy = "ours"
+    started_at: float = field(default_factory=time.time)
+    last_at: float = field(default_factory=time.time)
+    last_seen: float = field(default_factory=time.monotonic)
+    ended_at: float | None = None
+    record: wire.PlanRecord | None = None
+    pending: wire.PlanRecord | None = None
+    named: dict[str, float] = field(default_factory=dict)
+    """Package -> when (perf_counter) a plan first named it."""
+    first_plan: float | None = None
+    sandbox: PooledSandbox | None = None
+    builder: asyncio.Task[None] | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry_packages: frozenset[str] = frozenset()
+    hurry_modules: frozenset[str] = frozenset()
+    builds: list[Build] = field(default_factory=list)
+    executions: int = 0
+    memory_seconds: float = 0.0
+
+    def touch(self) -> None:
+        self.last_at, self.last_seen = time.time(), time.monotonic()
+
+    def hasten(self, packages: Iterable[str], modules: Iterable[str]) -> None:
+        """Code is waiting: the builder does only what it needs."""
+        self.hurry_packages, self.hurry_modules = frozenset(packages), frozenset(modules)
+        self.hurry.set()
+
+    def pay(self, needed: Iterable[str]) -> None:
+        """An execution came: what it needed was not built in vain."""
+        wanted = frozenset(needed)
+        for build in self.builds:
+            build.used = build.used or not build.packages or bool(build.packages & wanted)
+
+    def lead_ms(self, needed: Iterable[str], arrived: float) -> float | None:
+        """From the plan that first named all of ``needed`` to the code; None when no plan did."""
+        needed = list(needed)
+        if self.first_plan is None or any(package not in self.named for package in needed):
+            return None
+        return (arrived - max([self.first_plan, *(self.named[package] for package in needed)])) * 1000
+
+    def wire(self) -> wire.Session:
+        return wire.Session(
+            id=self.id, app=self.app, policy=self.policy, state="ended" if self.ended_at else "active", started_at=self.started_at,
+            last_at=self.last_at, ended_at=self.ended_at, sandbox=self.sandbox.id if self.sandbox else None, executions=self.executions,
+            builds=len(self.builds), wasted=sum(not build.used for build in self.builds) if self.ended_at else 0,
+            memory_seconds=round(self.memory_seconds, 3))
+
+
+class Sessions:
+    """The active sessions, and the claims that tie streamed code to them."""
+
+    def __init__(self) -> None:
+        self._active: dict[str, Session] = {}
+        self._claims: OrderedDict[str, deque[str]] = OrderedDict()
+        self._claimed = asyncio.Event()
+
+    def all(self) -> list[Session]:
+        return list(self._active.values())
+
+    def get(self, session_id: str) -> Session | None:
+        return self._active.get(session_id)
+
+    def open(self, session_id: str | None, app: str = "", policy: wire.Policy = "ours") -> Session:
+        """The active session of that id, opened when it is new."""
+        session_id = session_id or f"x{secrets.token_hex(6)}"
+        session = self._active.get(session_id)
+        if session is None:
+            session = self._active[session_id] = Session(session_id, app=app, policy=policy)
+        session.touch()
+        return session
+
+    def remove(self, session: Session) -> None:
+        self._active.pop(session.id, None)
+
+    def by_sandbox(self, sandbox_id: str) -> Session | None:
+        return next((session for session in self._active.values() if session.sandbox and session.sandbox.id == sandbox_id), None)
+
+    def claim(self, digest: str, session_id: str) -> None:
+        """Code of this digest streamed by in that session. Two sessions may stream the same code: first come, first served."""
+        self._claims.setdefault(digest, deque()).append(session_id)
+        self._claims.move_to_end(digest)
+        while len(self._claims) > CLAIMS_KEPT:
+            self._claims.popitem(last=False)
+        self._claimed.set()
+        self._claimed.clear()
+
+    async def by_digest(self, digest: str) -> Session | None:
+        """Whose code this is. Waits briefly for a claim that is still on its way, but only while some session was planned
+        and has not executed all that it streamed."""
+        deadline = time.monotonic() + CLAIM_WAIT_SECONDS
+        while digest not in self._claims:
+            left = deadline - time.monotonic()
+            if left <= 0 or not any(session.record for session in self._active.values()):
+                return None
+            await self._next_claim(left)
+        claims = self._claims[digest]
+        session_id = claims[0]
+        if len(claims) > 1:  # the last one stays: the same code may be run again
+            claims.popleft()
+        return self._active.get(session_id)
+
+    async def _next_claim(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._claimed.wait()
+        except TimeoutError:
+            return

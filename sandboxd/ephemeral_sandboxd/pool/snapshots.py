@@ -1,0 +1,122 @@
+"""Snapshots: environments booted, with modules imported, checkpointed; kept by everything that makes them valid.
+
+Two folders: what ``ephemeral setup`` made ahead (shared, in STORE) and what this daemon learned (in STATE). A key is the
+hash of the runtime's fingerprint, the environments in slot order and the modules; a snapshot of another fingerprint is
+not even seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ephemeral import wire
+
+log = logging.getLogger(__name__)
+
+FAILURES_ALLOWED = 2
+"""A snapshot that failed to restore this often is removed: it is damaged, or the machine has changed under it."""
+
+
+class Snapshots:
+    """The snapshots that are valid on this host now. ``changed`` is called with each new or changed one."""
+
+    def __init__(self, fingerprint: str, shared: Path, learned: Path, changed: Callable[[wire.Snapshot], None]):
+        self._fingerprint = fingerprint[:16]
+        self._folders = {"shared": shared / self._fingerprint, "learned": learned / self._fingerprint}
+        self._changed = changed
+        self._all: dict[str, tuple[wire.Snapshot, Path, list[bool]]] = {}
+        for folder in self._folders.values():
+            for file in sorted(folder.glob("*/snapshot.json")) if folder.is_dir() else ():
+                self._load(file)
+
+    def all(self) -> list[wire.Snapshot]:
+        return [snapshot for snapshot, _, _ in self._all.values()]
+
+    def key(self, modules: Sequence[str], environments: Sequence[str]) -> str:
+        return hashlib.sha256(json.dumps([self._fingerprint, list(environments), sorted(modules)]).encode()).hexdigest()[:16]
+
+    def exact(self, modules: Sequence[str], environments: Sequence[str]) -> wire.Snapshot | None:
+        found = self._all.get(self.key(modules, environments))
+        return found[0] if found else None
+
+    def nearest(self, modules: Sequence[str], environments: Sequence[str]) -> wire.Snapshot | None:
+        """The exact one, else the one that saves most of the imports: only wanted modules, only wanted environments."""
+        exact = self.exact(modules, environments)
+        if exact:
+            return exact
+        wanted, allowed = set(modules), set(environments)
+        fitting = [snapshot for snapshot in self.all() if wanted.issuperset(snapshot.modules) and allowed.issuperset(snapshot.environments)]
+        return max(fitting, key=lambda snapshot: (snapshot.import_ms, len(snapshot.modules)), default=None)
+
+    def directory(self, snapshot_id: str) -> Path:
+        return self._all[snapshot_id][1]
+
+    def firsts(self, snapshot_id: str) -> list[bool]:
+        """For each of its environments: whether it wins over the base environment."""
+        return self._all[snapshot_id][2]
+
+    def reserve(self, snapshot_id: str, *, shared: bool = False) -> Path:
+        """An empty directory to make a snapshot in; keep() publishes it."""
+        draft = self._folders["shared" if shared else "learned"] / f".{snapshot_id}-{time.monotonic_ns()}"
+        (draft / "image").mkdir(parents=True)
+        return draft
+
+    def keep(self, draft: Path, modules: Sequence[str], environments: Sequence[str], firsts: list[bool], import_ms: float) -> wire.Snapshot:
+        """Publish a finished snapshot by renaming its directory: nobody ever sees half of one."""
+        snapshot = wire.Snapshot(
+            id=self.key(modules, environments), environments=list(environments), modules=sorted(modules), import_ms=import_ms,
+            size_bytes=sum(file.stat().st_size for file in (draft / "image").iterdir()), created_at=time.time())
+        (draft / "snapshot.json").write_text(json.dumps({"snapshot": snapshot.model_dump(), "firsts": firsts}))
+        final = draft.parent / snapshot.id
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        self._all[snapshot.id] = (snapshot, final, firsts)
+        self._changed(snapshot)
+        return snapshot
+
+    def clear_out(self) -> None:
+        """Remove what is valid for other builds, kernels or guests than these, and what was left half-made."""
+        for folder in self._folders.values():
+            for entry in folder.parent.iterdir() if folder.parent.is_dir() else ():
+                if entry != folder:
+                    shutil.rmtree(entry, ignore_errors=True)
+            for draft in folder.glob(".*"):
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def restored(self, snapshot_id: str) -> None:
+        self._count(snapshot_id, restores=1)
+
+    def failed(self, snapshot_id: str) -> None:
+        """Count a failed restore; remove the snapshot when it keeps failing."""
+        snapshot = self._count(snapshot_id, failures=1)
+        if snapshot and snapshot.failures >= FAILURES_ALLOWED:
+            log.warning("snapshot %s (%s) failed to restore %d times: removed", snapshot.id, " ".join(snapshot.modules), snapshot.failures)
+            _, directory, _ = self._all.pop(snapshot_id)
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _count(self, snapshot_id: str, restores: int = 0, failures: int = 0) -> wire.Snapshot | None:
+        if snapshot_id not in self._all:
+            return None
+        snapshot, directory, firsts = self._all[snapshot_id]
+        snapshot = snapshot.model_copy(update={"restores": snapshot.restores + restores, "failures": snapshot.failures + failures})
+        self._all[snapshot_id] = (snapshot, directory, firsts)
+        self._changed(snapshot)
+        return snapshot
+
+    def _load(self, file: Path) -> None:
+        try:
+            content = json.loads(file.read_text())
+            snapshot = wire.Snapshot.model_validate(content["snapshot"])
+            firsts = [bool(first) for first in content["firsts"]]
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as problem:
+            log.warning("snapshot %s cannot be read and is left out: %s", file.parent, problem)
+            return
+        self._all[snapshot.id] = (snapshot, file.parent, firsts)

@@ -1,0 +1,41 @@
+"""The daemon's process: the parts put together in order, served on a Unix socket and a TCP port, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+from ephemeral import settings
+from ephemeral_sandboxd import host
+from ephemeral_sandboxd.api import build, serve
+from ephemeral_sandboxd.daemon import Daemon
+from ephemeral_sandboxd.ledger import Recorder
+
+DASHBOARD = Path(__file__).parent / "dashboard"
+
+
+async def run(kind: str) -> None:
+    """Put the parts together in order, serve, take them apart in reverse. Raises SandboxdError when it cannot start."""
+    state, store = settings.get("state"), settings.get("store")
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+
+    lock = host.take(state)
+    recorder = Recorder(state / "ephemeral.db", capture=settings.get("capture"))
+    try:
+        runtime = host.runtime(kind, store, state)
+        environments = host.environments(store, state, runtime)
+        daemon = Daemon(state, store, runtime, environments, recorder)
+        await daemon.start()
+        try:
+            app = build(daemon, recorder, token=settings.token(), dashboard=DASHBOARD)
+            served = await serve(app, settings.sandboxd_socket(), settings.get("sandboxd_port"))
+            await stop.wait()
+            await served.close()
+        finally:
+            await daemon.close()
+    finally:
+        await recorder.close()
+        host.release(lock)
