@@ -1,0 +1,32 @@
+"""``python -m ephemeral_predictor``: the predictor's process. Everything it needs comes from the settings."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvloop
+
+from ephemeral import names, settings
+from ephemeral_predictor import app, evaluate
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("openai").setLevel(logging.WARNING)
+    try:
+        configuration = app.Configuration.from_settings()
+        socket = settings.predictor_socket()
+        # The tables are read now, not while the first conversation waits.
+        names.package_for("numpy")
+        evaluate.predict([{"role": "user", "content": "plot numbers.csv"}])
+        uvloop.run(app.serve(configuration, socket))
+    except (settings.SettingError, OSError) as error:
+        sys.stderr.write(f"predictor: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
