@@ -1,0 +1,1 @@
+"""The tool an agent calls: `execute_code`, over MCP (streamable HTTP or stdio), answered by sandboxd."""
