@@ -1,0 +1,133 @@
+"""The commands and their options. Each imports what it needs when it is called: `ephemeral --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="ephemeral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="""Reads the conversation with a language model as it streams, and has a gVisor sandbox ready, packages imported,
+before the code exists.
+
+Begin with [bold]ephemeral setup[/] (once), then [bold]ephemeral up[/], and in your program's shell:
+[bold]export OPENAI_BASE_URL=http://127.0.0.1:8787/v1[/]. Something amiss? [bold]ephemeral doctor[/].
+
+Every setting is a variable EPHEMERAL_…; [bold]ephemeral settings[/] lists them.""",
+)
+
+
+class PolicyName(StrEnum):
+    ours = "ours"
+    none = "none"
+    base = "base"
+    fat_snapshot = "fat-snapshot"
+
+
+TokensPerSecond = Annotated[float, typer.Option(min=0.1, help="Pace of the replayed provider.")]
+Ttft = Annotated[float, typer.Option(min=0, help="Seconds until its first token.")]
+
+
+@app.command()
+def setup(
+    check: Annotated[bool, typer.Option("--check", help="Only say what is missing (exit 1 when something is).")] = False,
+    no_base: Annotated[bool, typer.Option("--no-base", help="Only runsc and the root filesystem.")] = False,
+) -> None:
+    """Make this machine ready: runsc, the sandboxes' root filesystem, the base environment. Quick when it is."""
+    from ephemeral import settings
+    from ephemeral_cli.errors import CommandError
+    from ephemeral_cli.progress import Reporter
+    from ephemeral_cli.setup import command
+
+    if check:
+        left = command.check(settings.get("store"))
+        if left:
+            raise CommandError("; ".join(left), "ephemeral setup")
+        typer.echo("runsc and the root filesystem are set up")
+        return
+    command.run(Reporter(), with_base=not no_base)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False) -> None:
+    """Say what is there, what is missing, and what to type. Exit 0 when the machine is usable, else 1."""
+    from rich.console import Console
+
+    from ephemeral_cli import doctor as room
+
+    findings = room.examine()
+    if as_json:
+        typer.echo(json.dumps(room.as_json(findings), indent=1))
+    else:
+        room.show(findings, Console())
+    raise typer.Exit(0 if room.usable(findings) else 1)
+
+
+@app.command()
+def up(
+    no_proxy: Annotated[bool, typer.Option("--no-proxy", help="Without the proxy (for programs that use ephemeral.wrap).")] = False,
+    no_mcp: Annotated[bool, typer.Option("--no-mcp", help="Without the MCP server over HTTP.")] = False,
+    no_predictor: Annotated[bool, typer.Option("--no-predictor", help="Without prediction: code runs, nothing is prepared.")] = False,
+) -> None:
+    """Start the proxy, predictor, sandboxd (with the dashboard) and MCP server, and keep them running until Ctrl-C."""
+    from rich.console import Console
+
+    from ephemeral_cli import up as room
+
+    chosen = {"proxy": no_proxy, "mcp": no_mcp, "predictor": no_predictor}
+    room.run([name for name, left_out in chosen.items() if left_out], Console(), Console(stderr=True))
+
+
+@app.command()
+def demo(
+    tokens_per_second: TokensPerSecond = 60,
+    ttft: Ttft = 1,
+    skip_rivals: Annotated[bool, typer.Option("--skip-rivals", help="Do not measure what the code costs without us.")] = False,
+    all_rivals: Annotated[bool, typer.Option("--all-rivals", help="Measure all of that again, however long it takes.")] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=16, help="Conversations at once.")] = 1,
+    model: Annotated[str, typer.Option(help="Model asked when OPENAI_API_KEY is set; else answers are replayed.")] = "gpt-5-mini",
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/demo.json"),
+) -> None:
+    """Hold a dozen conversations through the proxy and run their code: what stood ready, what was waited for, and what
+    the same code costs without us."""
+    from ephemeral_cli.demo import command as room
+
+    room.run(room.Choices(
+        tokens_per_second=tokens_per_second, ttft=ttft, skip_rivals=skip_rivals, all_rivals=all_rivals, parallel=parallel,
+        model=model, output=output,
+    ))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Recorded tasks, one JSON object a line (may be gzipped): id, messages, code, packages.")],
+    tokens_per_second: TokensPerSecond = 60,
+    ttft: Ttft = 1,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many tasks, drawn with --seed. 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the same tasks in the same order again.")] = 0,
+    policy: Annotated[PolicyName, typer.Option(help="ours, or a rival: none (cold), base (base environment), fat-snapshot.")] = PolicyName.ours,
+    warm: Annotated[bool, typer.Option("--warm", help="Use this machine's own state instead of an empty one.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Conversations at once.")] = 1,
+) -> None:
+    """Run recorded tasks through the whole path and print the distribution of waits, tiers and lead times."""
+    from ephemeral_cli.replay import command as room
+
+    room.run(room.Choices(
+        file=file, tokens_per_second=tokens_per_second, ttft=ttft, limit=limit, seed=seed, policy=policy.value, warm=warm,
+        as_json=as_json, parallel=parallel,
+    ))
+
+
+@app.command()
+def settings() -> None:
+    """List every setting with its value now, its variable and what it does."""
+    from rich.console import Console
+
+    from ephemeral_cli import listing
+
+    Console(soft_wrap=True).print(listing.table())

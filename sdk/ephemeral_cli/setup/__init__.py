@@ -1,0 +1,1 @@
+"""What a machine needs before a sandbox can start: runsc, a root filesystem, the base environment."""
