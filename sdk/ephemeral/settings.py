@@ -49,6 +49,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("index_url", str, "", "Package index. Default: pip's configured one, else PyPI."),
     Setting("find_links", str, "", "Extra directories or pages of wheels, separated by spaces. Default: pip's."),
     Setting("constraints", str, "", "Constraints for every resolution, separated by spaces (for example torch==2.13.0)."),
+    Setting("debian_mirror", str, "", "Debian mirror for setup on machines whose apt sources are not Debian's. Default: the machine's own."),
     Setting("base", Path, "", "File that lists the base environment's packages, one requirement a line. Default: the list that ships with sandboxd."),
     Setting("allow", str, "", "Package names allowed beyond the popular ones, separated by spaces."),
     Setting("deny", str, "", "Package names never installed, separated by spaces."),

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from ephemeral_cli.errors import CommandError
 from ephemeral_cli.setup import debian
 
 BOOKWORM = """\
@@ -53,9 +56,12 @@ def test_the_mirror_is_the_machines_own_main_archive(tmp_path: Path) -> None:
     assert debian.mirror(directory) == "http://mirror.example/debian"
 
 
-def test_a_machine_without_debian_sources_gets_debians_own_mirror(tmp_path: Path) -> None:
+def test_a_machine_without_debian_sources_is_asked_for_a_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = apt_directory(tmp_path, ubuntu_list="deb http://archive.example/ubuntu noble main\n")
-    assert debian.mirror(directory) == debian.DEFAULT_MIRROR
+    with pytest.raises(CommandError, match="no Debian mirror"):
+        debian.mirror(directory)
+    monkeypatch.setenv(debian.MIRROR_VARIABLE, "http://mirror.example/debian")
+    assert debian.mirror(directory) == "http://mirror.example/debian"
 
 
 def test_packages_that_are_not_installed_are_told_apart() -> None:

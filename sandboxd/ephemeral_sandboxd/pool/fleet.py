@@ -191,9 +191,12 @@ class Fleet:
     async def close(self) -> None:
         """Delete every sandbox and wait until nothing of them is left."""
         self._closing = True
-        for sandbox in self.all():
-            self.give_back(sandbox)
-        await self._tasks.settle()
+        while True:
+            for sandbox in self.all():
+                self.give_back(sandbox)
+            await self._tasks.settle()
+            if not self._all:  # a spare that was starting meanwhile is here only now
+                return
 
 
 async def bring_to_rest(sandbox: PooledSandbox) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ephemeral import settings
 from ephemeral_cli.errors import CommandError
 from ephemeral_cli.progress import Reporter
 from ephemeral_cli.setup.processes import as_root, run
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
+MIRROR_VARIABLE = "EPHEMERAL_DEBIAN_MIRROR"
 """For machines whose own sources are not Debian's (Ubuntu)."""
 
 
@@ -72,11 +73,16 @@ def sources(directory: Path = Path("/etc/apt")) -> list[Source]:
 
 
 def mirror(directory: Path = Path("/etc/apt")) -> str:
-    """The machine's mirror of Debian's main archive; Debian's own where the machine has none."""
+    """The machine's mirror of Debian's main archive; the configured one where the machine has none.
+
+    Raises CommandError when there is neither.
+    """
     for source in sources(directory):
         if re.search(r"/debian$", source.uri):
             return source.uri
-    return DEFAULT_MIRROR
+    if chosen := settings.get("debian_mirror"):
+        return chosen
+    raise CommandError("this machine's apt sources name no Debian mirror", f"export {MIRROR_VARIABLE}=… (the address of one, ending in /debian), then ephemeral setup")
 
 
 def keyring() -> Path:
