@@ -14,12 +14,12 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from ephemeral import settings
+from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Problem
 from ephemeral_predictor.listener import Listener
 from ephemeral_predictor.moments import Moments
 from ephemeral_predictor.reasoned.agent import K2, Agent
 from ephemeral_predictor.sandboxd import Sandboxd
-from ephemeral_predictor.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
 
+from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Plan
 from ephemeral_predictor import planner
 from ephemeral_predictor.moments import Moments
 from ephemeral_predictor.sandboxd import Plans, Sandboxd
 from ephemeral_predictor.state import Belief, Decision
-from ephemeral_predictor.tasks import Tasks
 
 _SESSIONS = 2000
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from ephemeral.tasks import Tasks
 from ephemeral.wire import Moment, Plan
-from ephemeral_predictor.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

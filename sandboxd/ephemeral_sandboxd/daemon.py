@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from ephemeral import settings, wire
+from ephemeral.tasks import Tasks
 from ephemeral_sandboxd import version
 from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.errors import NotFound, SandboxdError
@@ -25,7 +26,6 @@ from ephemeral_sandboxd.pool.rivals import Rivals
 from ephemeral_sandboxd.pool.sessions import Session, Sessions
 from ephemeral_sandboxd.pool.snapshots import Snapshots
 from ephemeral_sandboxd.runtimes import Runtime, Size
-from ephemeral_sandboxd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

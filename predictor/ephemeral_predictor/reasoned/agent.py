@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 
+from ephemeral.tasks import Tasks
 from ephemeral.wire import Plan, Want
 from ephemeral_predictor.evidence import Evidence
 from ephemeral_predictor.reasoned import prompt
@@ -19,7 +20,6 @@ from ephemeral_predictor.reasoned.answer import Answer
 from ephemeral_predictor.reasoned.breaker import Breaker
 from ephemeral_predictor.sandboxd import Sandboxd
 from ephemeral_predictor.state import Belief, Decision
-from ephemeral_predictor.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import secrets
 from collections.abc import Callable
 
 from ephemeral import wire
+from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.errors import Busy, SandboxdError, Unavailable
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox, image_of
 from ephemeral_sandboxd.pool.snapshots import Snapshots
 from ephemeral_sandboxd.runtimes import Gone, Runtime, Size
-from ephemeral_sandboxd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.errors import SandboxdError
-from ephemeral_sandboxd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 
 from ephemeral import names, wire
+from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.environments import Environments, Prepared
 from ephemeral_sandboxd.errors import SandboxdError
 from ephemeral_sandboxd.pool import needs
@@ -24,7 +25,6 @@ from ephemeral_sandboxd.pool.sandbox import PooledSandbox
 from ephemeral_sandboxd.pool.sessions import Build, Session
 from ephemeral_sandboxd.pool.snapshots import Snapshots
 from ephemeral_sandboxd.runtimes import Gone, Size
-from ephemeral_sandboxd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
