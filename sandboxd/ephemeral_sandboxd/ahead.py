@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 from ephemeral import names, settings
-from ephemeral_sandboxd import host
+from ephemeral_sandboxd import host, roots
 from ephemeral_sandboxd.daemon import Daemon
 from ephemeral_sandboxd.ledger import Recorder
 from ephemeral_sandboxd.pool import needs
-from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.pool.snapshots import Snapshots, clear_out
+from ephemeral_sandboxd.pool.stock import DEFAULT
 
 AHEAD = Path(__file__).parent / "data" / "ahead.txt"
 
@@ -25,16 +26,18 @@ async def make(state: Path, store: Path) -> None:
     """Make what is missing; next to nothing when all is there. Raises SandboxdError."""
     runtime = host.runtime("gvisor", store, state)
     await runtime.check()
-    environments = host.environments(store, state, runtime)
+    find = host.finder(store, state, runtime)
+    root, environments = find(DEFAULT)
     if environments.base_is_current() and environments.base:
-        kept = Snapshots(runtime.fingerprint(), store / "snapshots", state / "snapshots", lambda _: None)
+        kept = Snapshots(runtime.fingerprint(root.path), store / "snapshots", state / "snapshots", lambda _: None)
         if all(kept.exact(modules, [environments.base.id]) for modules in ahead(set(environments.base.packages))):
             return
     lock = host.take(state)
     recorder = Recorder(state / "ephemeral.db", capture=settings.get("capture"))
     try:
+        clear_out([store / "snapshots", state / "snapshots"], [runtime.fingerprint(root.path) for root in roots.roots(store).values()])
         base = await environments.make_base(report)
-        daemon = Daemon(state, store, runtime, environments, recorder)
+        daemon = Daemon(state, store, runtime, recorder, lambda name: (root, environments) if name == DEFAULT else find(name))
         await daemon.start()
         try:
             sets = ahead(set(base.packages))

@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ephemeral import settings
+from ephemeral import settings, wire
+from ephemeral_sandboxd import roots
 from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.errors import Unavailable
+from ephemeral_sandboxd.roots import Root
 from ephemeral_sandboxd.runtimes import Runtime
 from ephemeral_sandboxd.runtimes.compiling import Compiler
 from ephemeral_sandboxd.runtimes.gvisor import GVisor
@@ -51,14 +54,36 @@ def runtime(kind: str, store: Path, state: Path) -> Runtime:
     if kind == "docker":
         from ephemeral_sandboxd.runtimes.docker import DockerRuntime  # the engine's SDK takes 100 ms to import
 
-        return DockerRuntime(found.rootfs, state / "run", group, allow_weak_isolation=settings.get("allow_weak_isolation"))
-    return GVisor(found.runsc, found.rootfs, state / "run", group)
+        return DockerRuntime(found.rootfs, state / "run", group, runtime=settings.get("oci_runtime"),
+                             allow_weak_isolation=settings.get("allow_weak_isolation"))
+    return GVisor(found.runsc, found.rootfs, state / "run", group, blanks=settings.get("blanks"))
 
 
-def environments(store: Path, state: Path, runtime: Runtime) -> Environments:
-    """The environments of this store, for the sandboxes' Python; byte-compiled where the runtime can do it."""
-    compiler = Compiler(runtime, store / "compiling") if isinstance(runtime, GVisor) else None
-    return Environments(store, state / "run" / "environments", python=parts(store).python, compiler=compiler)
+Found = tuple[Root, Environments]
+
+
+def finder(store: Path, state: Path, runtime: Runtime) -> Callable[[str], Found]:
+    """Opens a root filesystem by its name, with the environments for its Python; byte-compiled where the runtime can do it.
+
+    What it returns raises KeyError for a name that is none. A root that was opened stays: nobody can remove it while this process lives.
+    """
+    held: list[int] = []
+
+    def find(name: str) -> Found:
+        root = roots.roots(store)[name]
+        held.append(roots.hold(root))
+        compiler = Compiler(runtime, store / "compiling", root.path) if isinstance(runtime, GVisor) else None
+        mounts = state / "run" / "environments" / root.name
+        return root, Environments(store, mounts, python=root.python, glibc=root.glibc, compiler=compiler)
+
+    return find
+
+
+def root_filesystems(store: Path) -> list[wire.RootFilesystem]:
+    """All there are, the default first."""
+    found = sorted(roots.roots(store).values(), key=lambda root: (root.name != "default", root.name))
+    return [wire.RootFilesystem(name=root.name, id=root.id, python=root.python, glibc=".".join(map(str, root.glibc)), tools=list(root.tools),
+                                node=root.node, size_bytes=root.size_bytes, origin=root.origin, created_at=root.created_at) for root in found]
 
 
 def take(state: Path) -> int:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
 import shutil
-import sys
 from typing import Literal
 
-from ephemeral import settings
+from ephemeral import logs, settings
 from ephemeral_sandboxd import mounts
 from ephemeral_sandboxd.errors import Unavailable
 
@@ -31,10 +28,7 @@ def begin() -> Literal["gvisor", "docker"]:
 
 def quiet() -> None:
     """Logging to stderr, nobody's text in it; detached sentries are re-parented to this process, because not every init reaps them."""
-    logging.basicConfig(level=os.environ.get("EPHEMERAL_LOG", "INFO").upper(), stream=sys.stderr,
-                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("aiohttp.access", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logs.begin(quiet=("aiohttp.access", "asyncio"))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

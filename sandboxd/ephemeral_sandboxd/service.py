@@ -26,8 +26,7 @@ async def run(kind: str) -> None:
     recorder = Recorder(state / "ephemeral.db", capture=settings.get("capture"))
     try:
         runtime = host.runtime(kind, store, state)
-        environments = host.environments(store, state, runtime)
-        daemon = Daemon(state, store, runtime, environments, recorder)
+        daemon = Daemon(state, store, runtime, recorder, host.finder(store, state, runtime))
         await daemon.start()
         try:
             app = build(daemon, recorder, token=settings.token(), dashboard=DASHBOARD)

@@ -51,6 +51,8 @@ class _Call(Generic[T]):
             raise _error(response)
         if self.answer is type(None):
             return cast(T, None)
+        if self.answer is bytes:
+            return cast(T, response.content)
         try:
             return TypeAdapter(self.answer).validate_json(response.content)
         except ValidationError as problem:
@@ -63,8 +65,50 @@ class _Call(Generic[T]):
 class _Calls:
     """The requests, one method a route, for both clients."""
 
-    def _open_session(self, session_id: str | None, app: str, policy: wire.Policy) -> _Call[wire.Session]:
-        return _Call("POST", "/v1/sessions", wire.Session, wire.SessionRequest(id=session_id, app=app, policy=policy))
+    def _open_session(self, session_id: str | None, app: str, policy: wire.Policy, root: str | None, network: Sequence[str]) -> _Call[wire.Session]:
+        fields = {"id": session_id, "app": app, "policy": policy, "root": root, "network": list(network)}
+        try:
+            request = wire.SessionRequest.model_validate({name: value for name, value in fields.items() if value})
+        except ValidationError as problem:
+            raise _invalid(problem) from problem
+        return _Call("POST", "/v1/sessions", wire.Session, request)
+
+    def _grant_network(self, session_id: str, allow: Sequence[str]) -> _Call[wire.Session]:
+        try:
+            grant = wire.NetworkGrant(allow=list(allow))
+        except ValidationError as problem:
+            raise _invalid(problem) from problem
+        return _Call("PUT", f"/v1/sessions/{session_id}/network", wire.Session, grant)
+
+    def _files(self, session_id: str, path: str) -> _Call[wire.Page[wire.File]]:
+        return _Call("GET", f"/v1/sessions/{session_id}/files", wire.Page[wire.File], params={"path": path})
+
+    def _read_file(self, session_id: str, path: str) -> _Call[bytes]:
+        return _Call("GET", f"/v1/sessions/{session_id}/files/content", bytes, params={"path": path}, patience_seconds=None)
+
+    def _write_file(self, session_id: str, path: str, content: bytes) -> _Call[wire.File]:
+        return _Call("PUT", f"/v1/sessions/{session_id}/files/content", wire.File, content, params={"path": path}, patience_seconds=None)
+
+    def _delete_file(self, session_id: str, path: str) -> _Call[None]:
+        return _Call("DELETE", f"/v1/sessions/{session_id}/files/content", type(None), params={"path": path})
+
+    def _interrupt(self, execution_id: str) -> _Call[None]:
+        return _Call("POST", f"/v1/executions/{execution_id}/interrupt", type(None))
+
+    def _feed(self, execution_id: str, text: str, close: bool) -> _Call[None]:
+        return _Call("POST", f"/v1/executions/{execution_id}/stdin", type(None), wire.Feed(text=text, close=close))
+
+    def _make_environment(self, packages: Sequence[str], root: str) -> _Call[wire.Environment]:
+        return _Call("POST", "/v1/environments", wire.Environment, wire.EnvironmentRequest(packages=list(packages), root=root), patience_seconds=None)
+
+    def _drop_environment(self, environment_id: str) -> _Call[None]:
+        return _Call("DELETE", f"/v1/environments/{environment_id}", type(None))
+
+    def _pin_environment(self, environment_id: str, pinned: bool) -> _Call[wire.Environment]:
+        return _Call("PUT" if pinned else "DELETE", f"/v1/environments/{environment_id}/pin", wire.Environment)
+
+    def _roots(self) -> _Call[wire.Page[wire.RootFilesystem]]:
+        return _Call("GET", "/v1/roots", wire.Page[wire.RootFilesystem])
 
     def _end_session(self, session_id: str) -> _Call[wire.Session]:
         return _Call("DELETE", f"/v1/sessions/{session_id}", wire.Session)
@@ -138,9 +182,12 @@ class Client(_Calls):
     def close(self) -> None:
         self._http.close()
 
-    def open_session(self, session_id: str | None = None, *, app: str = "", policy: wire.Policy = "ours") -> wire.Session:
-        """The session of that id, opened when it is new; without an id a new one."""
-        return self._send(self._open_session(session_id, app, policy))
+    def open_session(
+        self, session_id: str | None = None, *, app: str = "", policy: wire.Policy = "ours", root: str | None = None, network: Sequence[str] = ()
+    ) -> wire.Session:
+        """The session of that id, opened when it is new; without an id a new one. `root` names its root filesystem, `network` the domains
+        that its code may reach."""
+        return self._send(self._open_session(session_id, app, policy, root, network))
 
     def end_session(self, session_id: str) -> wire.Session:
         """End it; its sandbox is gone within 5 s."""
@@ -174,6 +221,58 @@ class Client(_Calls):
     def execute(self, request: wire.ExecutionRequest) -> wire.Execution:
         """Run code and wait until it is done."""
         return self._send(self._execute(request))
+
+    def execute_streamed(self, request: wire.ExecutionRequest) -> Iterator[wire.Piece]:
+        """Run code; everything that happens to it as it happens, the whole record in the last piece. Leaving early interrupts the code."""
+        call = self._execute(request)
+        try:
+            with self._http.stream("POST", call.path, content=call.content, headers=_STREAMED, timeout=call.timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise _error(response)
+                yield from _Pieces().of(response.iter_lines())
+        except httpx.TransportError as problem:
+            raise _unreachable(self._address, problem) from problem
+
+    def grant_network(self, session_id: str, allow: Sequence[str]) -> wire.Session:
+        """The domains that the session's code may reach from now on; none takes the network away."""
+        return self._send(self._grant_network(session_id, allow))
+
+    def files(self, session_id: str, path: str = ".") -> wire.Page[wire.File]:
+        """What a directory in the session's sandbox holds; relative paths are below /scratch."""
+        return self._send(self._files(session_id, path))
+
+    def read_file(self, session_id: str, path: str) -> bytes:
+        return self._send(self._read_file(session_id, path))
+
+    def write_file(self, session_id: str, path: str, content: bytes) -> wire.File:
+        return self._send(self._write_file(session_id, path, content))
+
+    def delete_file(self, session_id: str, path: str) -> None:
+        self._send(self._delete_file(session_id, path))
+
+    def interrupt(self, execution_id: str) -> None:
+        """Stop the code where it is; the session's variables survive."""
+        self._send(self._interrupt(execution_id))
+
+    def feed(self, execution_id: str, text: str, *, close: bool = False) -> None:
+        """More standard input for an interactive execution; `close`: this is all."""
+        self._send(self._feed(execution_id, text, close))
+
+    def make_environment(self, packages: Sequence[str], *, root: str = "default") -> wire.Environment:
+        """Have packages ready to be mounted. Returns when they are."""
+        return self._send(self._make_environment(packages, root))
+
+    def drop_environment(self, environment_id: str) -> None:
+        self._send(self._drop_environment(environment_id))
+
+    def pin_environment(self, environment_id: str, pinned: bool = True) -> wire.Environment:
+        """A pinned environment is never dropped for the disk budget."""
+        return self._send(self._pin_environment(environment_id, pinned))
+
+    def roots(self) -> wire.Page[wire.RootFilesystem]:
+        """Root filesystems, the default first."""
+        return self._send(self._roots())
 
     def executions(
         self, session_id: str | None = None, limit: int = 100, before: str | None = None
@@ -243,9 +342,9 @@ class AsyncClient(_Calls):
         await self._http.aclose()
 
     async def open_session(
-        self, session_id: str | None = None, *, app: str = "", policy: wire.Policy = "ours"
+        self, session_id: str | None = None, *, app: str = "", policy: wire.Policy = "ours", root: str | None = None, network: Sequence[str] = ()
     ) -> wire.Session:
-        return await self._send(self._open_session(session_id, app, policy))
+        return await self._send(self._open_session(session_id, app, policy, root, network))
 
     async def end_session(self, session_id: str) -> wire.Session:
         return await self._send(self._end_session(session_id))
@@ -273,6 +372,53 @@ class AsyncClient(_Calls):
 
     async def execute(self, request: wire.ExecutionRequest) -> wire.Execution:
         return await self._send(self._execute(request))
+
+    async def execute_streamed(self, request: wire.ExecutionRequest) -> AsyncIterator[wire.Piece]:
+        call = self._execute(request)
+        try:
+            async with self._http.stream("POST", call.path, content=call.content, headers=_STREAMED, timeout=call.timeout) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                pieces = _Pieces()
+                async for line in response.aiter_lines():
+                    if piece := pieces.line(line):
+                        yield piece
+        except httpx.TransportError as problem:
+            raise _unreachable(self._address, problem) from problem
+
+    async def grant_network(self, session_id: str, allow: Sequence[str]) -> wire.Session:
+        return await self._send(self._grant_network(session_id, allow))
+
+    async def files(self, session_id: str, path: str = ".") -> wire.Page[wire.File]:
+        return await self._send(self._files(session_id, path))
+
+    async def read_file(self, session_id: str, path: str) -> bytes:
+        return await self._send(self._read_file(session_id, path))
+
+    async def write_file(self, session_id: str, path: str, content: bytes) -> wire.File:
+        return await self._send(self._write_file(session_id, path, content))
+
+    async def delete_file(self, session_id: str, path: str) -> None:
+        await self._send(self._delete_file(session_id, path))
+
+    async def interrupt(self, execution_id: str) -> None:
+        await self._send(self._interrupt(execution_id))
+
+    async def feed(self, execution_id: str, text: str, *, close: bool = False) -> None:
+        await self._send(self._feed(execution_id, text, close))
+
+    async def make_environment(self, packages: Sequence[str], *, root: str = "default") -> wire.Environment:
+        return await self._send(self._make_environment(packages, root))
+
+    async def drop_environment(self, environment_id: str) -> None:
+        await self._send(self._drop_environment(environment_id))
+
+    async def pin_environment(self, environment_id: str, pinned: bool = True) -> wire.Environment:
+        return await self._send(self._pin_environment(environment_id, pinned))
+
+    async def roots(self) -> wire.Page[wire.RootFilesystem]:
+        return await self._send(self._roots())
 
     async def executions(
         self, session_id: str | None = None, limit: int = 100, before: str | None = None
@@ -317,6 +463,33 @@ class AsyncClient(_Calls):
         except httpx.TransportError as problem:
             raise _unreachable(self._address, problem) from problem
         return call.read(response)
+
+
+_STREAMED = {"Accept": "text/event-stream"}
+
+
+class _Pieces:
+    """Reads the server-sent events of a streamed execution."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+
+    def of(self, lines: Iterator[str]) -> Iterator[wire.Piece]:
+        for line in lines:
+            if piece := self.line(line):
+                yield piece
+
+    def line(self, line: str) -> wire.Piece | None:
+        """The piece that this line completes. Raises the error that the server tells of."""
+        field, _, value = line.partition(":")
+        if field == "event":
+            self._kind = value.strip()
+        elif field == "data" and self._kind == "problem":
+            problem = wire.Problem.model_validate_json(value)
+            raise _problem(problem, problem.status, None)
+        elif field == "data":
+            return wire.Piece.model_validate_json(value)
+        return None
 
 
 class Sandbox:
@@ -438,12 +611,13 @@ def _error(response: httpx.Response) -> errors.EphemeralError:
         problem = wire.Problem.model_validate_json(response.content)
     except ValidationError:
         problem = wire.Problem(title=f"HTTP {response.status_code}", status=response.status_code)
+    return _problem(problem, response.status_code, response.headers.get("Retry-After"))
+
+
+def _problem(problem: wire.Problem, status: int, retry_after: str | None) -> errors.EphemeralError:
     message = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
-    status = response.status_code
     if status == 429:
-        return errors.Busy(
-            message, hint=problem.hint, problem=problem, retry_after_seconds=_seconds(response.headers.get("Retry-After"))
-        )
+        return errors.Busy(message, hint=problem.hint, problem=problem, retry_after_seconds=_seconds(retry_after))
     kind = _BY_STATUS.get(status, errors.BadRequest if status < 500 else errors.ServerError)
     return kind(message, hint=problem.hint, problem=problem)
 

@@ -16,12 +16,17 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PackageName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 ModuleName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
 
+RootName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
+Domain = Annotated[str, Field(min_length=1, max_length=260, pattern=r"^[^\s/@?#%]+$")]
+"""``api.example.com``, ``*.example.com``, with a port where it is not 80 or 443: ``db.example.com:5432``."""
+
 T = TypeVar("T")
+Language = Literal["python", "shell", "javascript"]
 Tier = Literal["live", "partial", "snapshot", "environment", "wheels", "cold"]
 Proposer = Literal["seen", "learned", "k2"]
 Policy = Literal["ours", "none", "cached", "base", "fat-snapshot"]
 ExecutionState = Literal["preparing", "running", "done"]
-Verdict = Literal["ok", "error", "timeout", "memory", "output", "killed", "crashed", "refused"]
+Verdict = Literal["ok", "error", "timeout", "interrupted", "memory", "output", "killed", "crashed", "refused"]
 SandboxState = Literal["booting", "spare", "preparing", "ready", "running", "lost", "deleted"]
 
 
@@ -93,6 +98,12 @@ class Plan(Wire):
     modules: list[ModuleName] = Field(default_factory=list, max_length=64)
     memory_bytes: int | None = Field(default=None, ge=64 << 20, le=1 << 40)
     cpus: float | None = Field(default=None, gt=0, le=256)
+    disk_bytes: int | None = Field(default=None, ge=1 << 20, le=1 << 40)
+    """Size of each of the sandbox's writable places; they are memory. Fixed once the sandbox has started."""
+    timeout_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    """Time limit of the session's executions that name none."""
+    root: RootName | None = None
+    """Root filesystem, and with it the Python. Fixed once something ran in the session."""
     needs_code: float = Field(default=1.0, ge=0, le=1)
     app: str = Field(default="", max_length=100)
     at: float = 0.0
@@ -107,7 +118,8 @@ class PlanRecord(Wire):
     accepted: list[str] = []
     refused: dict[str, str] = {}
     """Package -> the rule that refused it."""
-    outcome: Literal["building", "ready", "unchanged", "superseded", "failed", "released", "nothing"] = "building"
+    outcome: Literal["building", "ready", "unchanged", "superseded", "failed", "declined", "released", "nothing"] = "building"
+    """``declined``: what it would have saved was worth less than the memory it would have taken from others."""
     ready_at: float | None = None
     error: str = ""
 
@@ -125,6 +137,16 @@ class SessionRequest(Wire):
     id: SessionId | None = None
     app: str = Field(default="", max_length=100)
     policy: Policy = "ours"
+    root: RootName = "default"
+    """Root filesystem of its sandboxes: `GET /v1/roots` lists them."""
+    network: list[Domain] = Field(default_factory=list, max_length=100)
+    """Domains that its code may reach over HTTP and HTTPS. Empty: no network at all."""
+
+
+class NetworkGrant(Wire):
+    """What a session's code may reach from now on; replaces the grant before it."""
+
+    allow: list[Domain] = Field(default_factory=list, max_length=100)
 
 
 class Session(Wire):
@@ -134,6 +156,8 @@ class Session(Wire):
     app: str = ""
     policy: Policy = "ours"
     state: Literal["active", "ended"] = "active"
+    root: str = "default"
+    network: list[str] = []
     started_at: float
     last_at: float
     ended_at: float | None = None
@@ -167,17 +191,30 @@ class ExecutionRequest(Wire):
     """Run ``code``. The session is found by, in this order: ``session``, the digest of ``code``, ``sandbox``; failing
     all three the code gets a session of its own.
 
+    ``one_shot`` code neither sees nor changes the session's variables. ``stdin`` is all that it can read; ``interactive`` code waits for what
+    ``POST /v1/executions/{id}/stdin`` feeds it. JavaScript needs a root filesystem with Node, and keeps nothing between executions.
+
     ``elapsed_ms`` is what passed between the code's arrival at the caller (the MCP server) and this request.
     """
 
     code: str = Field(max_length=2_000_000)
-    language: Literal["python", "shell"] = "python"
+    language: Language = "python"
     session: SessionId | None = None
     sandbox: str | None = Field(default=None, max_length=80)
     packages: list[PackageName] = Field(default_factory=list, max_length=64)
-    timeout_seconds: float | None = Field(default=None, gt=0, le=3600)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    stdin: str | None = Field(default=None, max_length=1_000_000)
+    interactive: bool = False
+    one_shot: bool = False
     elapsed_ms: float = Field(default=0.0, ge=0, le=3_600_000)
     source: Literal["api", "mcp", "sdk"] = "api"
+
+
+class Feed(Wire):
+    """More standard input for an interactive execution. ``close``: this is all."""
+
+    text: str = Field(default="", max_length=1_000_000)
+    close: bool = False
 
 
 class Output(Wire):
@@ -211,6 +248,7 @@ class Execution(Wire):
     session: str
     sandbox: str | None = None
     source: str = "api"
+    language: str = "python"
     state: ExecutionState = "preparing"
     verdict: Verdict | None = None
     tier: Tier | None = None
@@ -239,6 +277,8 @@ class Execution(Wire):
     truncated_bytes: int = 0
     error: str | None = None
     """Why the execution died or was refused, and what to do: one sentence. None for ``ok`` and ``error`` verdicts."""
+    notice: str | None = None
+    """What the caller should know although the code ran: that its session's sandbox was lost before, for example."""
     peak_memory_bytes: int | None = None
     cpu_ms: float | None = None
     code_sha256: str = ""
@@ -246,7 +286,53 @@ class Execution(Wire):
     """Only when capture is on."""
 
 
+class Piece(Wire):
+    """One server-sent event of a streamed execution (``POST /v1/executions`` with ``Accept: text/event-stream``).
+
+    ``accepted`` (``execution`` is its record so far: its id can be interrupted and fed), ``preparing`` (``text`` says what is waited for,
+    ``done`` and ``total`` how far it is, where that is known), ``started``, ``stdout`` and ``stderr`` (``text``), ``output``, and at
+    last ``done`` (``execution`` is the whole record).
+    """
+
+    kind: Literal["accepted", "preparing", "started", "stdout", "stderr", "output", "done"]
+    text: str = ""
+    done: int | None = None
+    total: int | None = None
+    output: Output | None = None
+    execution: Execution | None = None
+
+
+class File(Wire):
+    """A file, directory or link inside a sandbox."""
+
+    path: str
+    kind: Literal["file", "directory", "link", "other"]
+    size_bytes: int
+    modified_at: float
+
+
 # ------------------------------------------------------------------------------------------------- what stands ready
+
+
+class EnvironmentRequest(Wire):
+    """Have these packages (``name`` or ``name==version``) ready to be mounted."""
+
+    packages: list[Annotated[str, Field(min_length=1, max_length=150)]] = Field(min_length=1, max_length=64)
+    root: RootName = "default"
+
+
+class RootFilesystem(Wire):
+    """What sandboxes are made of: a Python, libraries, command-line tools."""
+
+    name: str
+    id: str
+    python: str
+    glibc: str
+    tools: list[str] = []
+    node: bool = False
+    size_bytes: int = 0
+    origin: str = ""
+    created_at: float = 0.0
 
 
 class Environment(Wire):
@@ -260,6 +346,7 @@ class Environment(Wire):
     size_bytes: int = 0
     compiled: bool = False
     base: bool = False
+    pinned: bool = False
     created_at: float
     last_used_at: float | None = None
 
@@ -269,6 +356,7 @@ class Snapshot(Wire):
     environments: list[str]
     modules: list[str]
     size_bytes: int
+    root: str = "default"
     import_ms: float
     """How long the imports took that a restore saves."""
     created_at: float
@@ -283,6 +371,7 @@ class Sandbox(Wire):
     isolation: str = "gVisor (runsc, systrap)"
     state: SandboxState
     frozen: bool = False
+    root: str = "default"
     started_from: str = "boot"
     """``boot`` or the id of the snapshot."""
     environments: list[str] = []
@@ -290,6 +379,7 @@ class Sandbox(Wire):
     memory_bytes: int = 0
     memory_limit_bytes: int = 0
     cpus: float = 1.0
+    disk_bytes: int = 0
     executions: int = 0
     created_at: float
 
@@ -313,6 +403,15 @@ class Host(Wire):
     python: str = ""
     capture: bool = False
     snapshots: int = 0
+    cpu_budget: float = 0.0
+    disk_bytes: int = 0
+    """What the store and the snapshots take."""
+    disk_budget_bytes: int = 0
+    frozen: int = 0
+    waiting: int = 0
+    """Sessions that wait for a sandbox."""
+    refused: int = 0
+    """Requests answered 429 since the start."""
     facts: dict[str, str] = {}
 
 

@@ -59,7 +59,7 @@ async def open_house(store: Path, state: Path) -> House:
     quiet()
     runtime = host.runtime("gvisor", store, state)
     recorder = Recorder(state / "ephemeral.db", capture=True)
-    daemon = Daemon(state, store, runtime, host.environments(store, state, runtime), recorder)
+    daemon = Daemon(state, store, runtime, recorder, host.finder(store, state, runtime))
     await daemon.start()
     return House(daemon, recorder, state)
 

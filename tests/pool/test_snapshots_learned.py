@@ -29,7 +29,7 @@ async def test_restored_copies_have_different_random_numbers(house):
 
 async def test_a_damaged_snapshot_is_counted_and_the_session_still_gets_its_sandbox(house):
     snapshot = next(s for s in house.daemon.snapshots() if s.modules == ["numpy"])
-    directory = house.daemon._snapshots.directory(snapshot.id)
+    directory = house.daemon._stocks.default.snapshots.directory(snapshot.id)
     pages = directory / "image" / "checkpoint.img"
     content = pages.read_bytes()
     pages.write_bytes(content[: len(content) // 2])

@@ -164,8 +164,8 @@ async def box(place: Place, lasting: dict[str, Box]) -> Box:
 
 
 async def execute(box: Box, code: str, *, language: str = "python", timeout: float = 60.0, output_bytes: int = 1 << 20,
-                  slots: list[str] | None = None, first: list[str] | None = None) -> Answer:
-    return await box.execute(code, language=language, timeout=timeout, output_bytes=output_bytes, slots=slots or [], first=first or [])
+                  slots: list[str] | None = None, first: list[str] | None = None, **more: object) -> Answer:
+    return await box.execute(code, language=language, timeout=timeout, output_bytes=output_bytes, slots=slots or [], first=first or [], **more)
 
 
 @pytest.fixture

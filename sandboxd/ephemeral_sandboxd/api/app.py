@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from aiohttp import web
 
 from ephemeral_sandboxd.api import keys, openapi, routes, static
-from ephemeral_sandboxd.api.problems import problems
+from ephemeral_sandboxd.api.metrics import METRICS, Metrics
+from ephemeral_sandboxd.api.problems import json_only, problems
 from ephemeral_sandboxd.api.protocol import Daemon
 from ephemeral_sandboxd.api.security import Security
 from ephemeral_sandboxd.ledger import Recorder
@@ -34,16 +36,20 @@ def build(
     (`http://localhost:5173`) beyond our own.
     """
     security = Security(token, hosts=allowed_hosts, origins=allowed_origins)
-    app = web.Application(middlewares=[problems, security.middleware], client_max_size=MAX_BODY_BYTES)
+    raw = json_only((route.method, route.path) for route in routes.ROUTES if route.body is bytes)
+    app = web.Application(middlewares=[problems, security.middleware, raw], client_max_size=MAX_BODY_BYTES)
     app[keys.DAEMON] = daemon
     app[keys.RECORDER] = recorder
+    app[METRICS] = Metrics(daemon, recorder)
     app[keys.OPENAPI] = json.dumps(openapi.document(routes.ROUTES), separators=(",", ":")).encode()
     if dashboard is not None:
         app[keys.DASHBOARD] = dashboard
     for route in routes.ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
     app.router.add_get("/", security.front_door)
-    app.router.add_get("/{path:.*}", static.serve_file)
+    # Not below the API's own addresses: there an unknown one is a 404, and a wrong method a 405 that names the right ones.
+    ours = "|".join(sorted({re.escape(route.path.split("/")[1]) for route in routes.ROUTES}))
+    app.router.add_get(f"/{{path:(?!(?:{ours})(?:/|$)).*}}", static.serve_file)
 
     async def end_streams(_: web.Application) -> None:
         recorder.bus.close()

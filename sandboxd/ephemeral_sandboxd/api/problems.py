@@ -6,14 +6,15 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Iterable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from pydantic import ValidationError
 
 from ephemeral import wire
 from ephemeral_sandboxd.api.keys import ARRIVED
-from ephemeral_sandboxd.errors import Busy, SandboxdError
+from ephemeral_sandboxd.errors import BadRequest, Busy, SandboxdError
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,26 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             f"Look for {identity} in sandboxd's log and report what it says.",
             identity,
         )
+
+
+JSON = frozenset({"application/json", "application/octet-stream"})
+"""The second stands for "nothing said": it is what HTTP clients send for bytes."""
+
+
+def json_only(but: Iterable[tuple[str, str]]) -> Middleware:
+    """A layer that refuses bodies which say that they are something else than JSON. `but`: (method, path as in the routes) of
+    those that take anything."""
+    anything = frozenset(but)
+
+    @web.middleware
+    async def layer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.can_read_body and request.content_type not in JSON and not request.content_type.endswith("+json"):
+            resource = request.match_info.route.resource
+            if resource is not None and (request.method, resource.canonical) not in anything:
+                raise BadRequest("Not JSON", "Content-Type says that the body is something else.", "Send Content-Type: application/json.", status=415)
+        return await handler(request)
+
+    return layer
 
 
 def _response(status: int, title: str, detail: str, hint: str, identity: str | None = None) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from ephemeral import wire
@@ -30,9 +31,27 @@ class Daemon(Protocol):
         """Marks on a session's timeline, from the predictor."""
         ...
 
-    async def execute(self, request: wire.ExecutionRequest, arrived: float) -> wire.Execution:
-        """Run the code and return when it is done. `arrived`: `time.perf_counter()` when the request's head was read."""
+    async def grant_network(self, session_id: str, grant: wire.NetworkGrant) -> wire.Session:
+        """What the session's code may reach from now on. Raises NotFound, BadRequest for what is no domain."""
         ...
+
+    async def execute(
+        self, request: wire.ExecutionRequest, arrived: float, tell: Callable[[wire.Piece], None] | None = None
+    ) -> wire.Execution:
+        """Run the code and return when it is done; `tell` hears everything as it happens. `arrived`: `time.perf_counter()`
+        when the request's head was read."""
+        ...
+
+    async def interrupt(self, execution_id: str) -> None:
+        """Stop the code where it is. Raises NotFound when nothing of that id runs."""
+        ...
+
+    def feed(self, execution_id: str, feed: wire.Feed) -> None:
+        """More standard input. Raises NotFound, BadRequest for an execution that is not interactive."""
+        ...
+
+    @property
+    def files(self) -> Files: ...
 
     def sandboxes(self) -> list[wire.Sandbox]: ...
 
@@ -42,6 +61,20 @@ class Daemon(Protocol):
 
     def environments(self) -> list[wire.Environment]: ...
 
+    async def make_environment(self, request: wire.EnvironmentRequest) -> wire.Environment:
+        """Resolve and fetch. Raises Refused, Unavailable, or what the resolver says."""
+        ...
+
+    async def drop_environment(self, environment_id: str) -> None:
+        """Raises NotFound; Refused while something has it mounted."""
+        ...
+
+    async def pin_environment(self, environment_id: str, pinned: bool) -> wire.Environment:
+        """A pinned one is never dropped for the disk budget. Raises NotFound."""
+        ...
+
+    def roots(self) -> list[wire.RootFilesystem]: ...
+
     def snapshots(self) -> list[wire.Snapshot]: ...
 
     def host(self) -> wire.Host: ...
@@ -49,3 +82,15 @@ class Daemon(Protocol):
     def ready(self) -> str | None:
         """None when executions can be served, else one sentence that says what is missing."""
         ...
+
+
+class Files(Protocol):
+    """Files inside a session's sandbox; relative paths are below /scratch. Raise NotFound, Refused, BadRequest, Unavailable."""
+
+    async def list(self, session_id: str, path: str) -> list[wire.File]: ...
+
+    def read(self, session_id: str, path: str) -> AsyncIterator[bytes]: ...
+
+    async def write(self, session_id: str, path: str, pieces: AsyncIterator[bytes]) -> wire.File: ...
+
+    async def delete(self, session_id: str, path: str) -> None: ...

@@ -14,23 +14,25 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ephemeral import names, wire
+from ephemeral import names, settings, wire
 from ephemeral_sandboxd import mounts
 from ephemeral_sandboxd.environments import base as bases
 from ephemeral_sandboxd.environments.base import Base
 from ephemeral_sandboxd.environments.compose import compose
-from ephemeral_sandboxd.environments.errors import NoSuchEnvironment, PackageRefused
+from ephemeral_sandboxd.environments.errors import NoSuchEnvironment, PackageRefused, StoreFull
 from ephemeral_sandboxd.environments.index import Index
 from ephemeral_sandboxd.environments.policy import Policy
 from ephemeral_sandboxd.environments.resolve import Lock, Resolver, Wheel
+from ephemeral_sandboxd.environments.scrub import ScrubReport
+from ephemeral_sandboxd.environments.shelf import RECENT_SECONDS, Evicted, Shelf, StoreUsage
 from ephemeral_sandboxd.environments.store import Compiler, Progress, Store
 from ephemeral_sandboxd.environments.target import Target
-from ephemeral_sandboxd.errors import BadRequest
+from ephemeral_sandboxd.errors import BadRequest, Refused
 
 __all__ = ["Base", "Compiler", "Environments", "Lock", "Prepared", "Progress", "Wheel"]
 
@@ -71,19 +73,23 @@ class Environments:
     Settings (index, policy, base list) are read at construction.
     """
 
-    def __init__(self, store: Path, mounts: Path, *, python: str = "3.11", compiler: Compiler | None = None) -> None:
+    def __init__(self, store: Path, mounts: Path, *, python: str = "3.11", glibc: tuple[int, int] = (2, 36), compiler: Compiler | None = None) -> None:
         self.python = python
         self._root = store
         self._mounts = mounts
         self._compiler = compiler
-        index = Index.configured(Target(python))
+        index = Index.configured(Target(python, glibc=glibc))
         self._policy = Policy.configured()
         self._store = Store(store, index)
         self._resolver = Resolver(store, index)
+        self._shelf = Shelf(store, settings.get("disk_budget_bytes"), index.uv)
+        self._held: dict[str, int] = {}
+        """Environments that this process has mounted -> the descriptor that keeps them."""
         self._composed: dict[str, Path] = {}
         """By the name of the mount point: an environment is composed a second time once its wheels are compiled."""
         self._composing = threading.Lock()
-        found = bases.load(store / "base.json")
+        self._base_file = store / ("base.json" if python == "3.11" else f"base-{python}.json")
+        found = bases.load(self._base_file)
         self.base: Base | None = found if found and found.lock.python == python else None
         self._records = _load_records(store / "environments", python, self.base)
 
@@ -120,7 +126,7 @@ class Environments:
         await self._store.ensure(current.lock.wheels, progress)
         if self._compiler:
             await self._store.compile(hashes, self._compiler, progress)
-        await asyncio.to_thread(bases.save, current, self._root / "base.json")
+        await asyncio.to_thread(bases.save, current, self._base_file)
         if self.base and self.base.id != current.id:
             self._records[self.base.id] = _Record(self.base.lock, self.base.created_at)  # sandboxes that run still stand on it
         self.base = current
@@ -165,10 +171,16 @@ class Environments:
         for name in lock.packages:
             self._policy.forbid(name)
         clock.lap("resolve_ms")
-        fetched = await self._store.ensure(lock.wheels, progress)
+        fetched = await self._fetch(lock, progress)
         clock.lap("download_ms")
         await self._record(lock)
-        await asyncio.to_thread(self.mount, lock.id)
+        try:
+            await asyncio.to_thread(self.mount, lock.id)
+        except FileNotFoundError:
+            # Another daemon's eviction was faster than its record could tell us.
+            self._store.forget(wheel.sha256 for wheel in lock.wheels)
+            fetched += await self._fetch(lock, progress)
+            await asyncio.to_thread(self.mount, lock.id)
         clock.lap("compose_ms")
         readiness: Readiness = "cold" if fetched else "environment" if resolution.cached else "wheels"
         return Prepared(self._environment(lock.id), readiness, clock.laps, base is not None and lock.on_base is None)
@@ -186,6 +198,8 @@ class Environments:
         name = f"{env_id}-compiled" if compiled else env_id
         with self._composing:
             path = self._composed.get(name)
+            if env_id not in self._held:
+                self._held[env_id] = self._shelf.hold(env_id)
             if path is None:
                 layers = [self._store.layer(wheel.sha256) for wheel in lock.wheels]
                 path = self._composed[name] = compose(layers, self._mounts / name, self._root / "linked" / name)
@@ -194,14 +208,81 @@ class Environments:
         self._touch(env_id)
         return path
 
+    # ---------------------------------------------------------------------------------------------------------- upkeep
+
+    async def usage(self) -> StoreUsage:
+        """What the whole store takes, all Pythons together."""
+        return await asyncio.to_thread(self._shelf.usage)
+
+    async def evict(self, keep: Collection[str] = (), *, wanted_bytes: int = 0) -> Evicted:
+        """Come down to the disk budget, or free ``wanted_bytes``: never what is mounted by any process, pinned, in ``keep``, or a base.
+
+        ``keep`` are the environments under sandboxes now: what else this process has composed is taken apart first.
+        """
+        lately = time.time() - RECENT_SECONDS
+        for env_id in [held for held in self._held if held not in keep and held in self._records]:
+            if (self._records[env_id].last_used_at or 0.0) < lately:  # else it may be on its way into a sandbox
+                self._let_go(env_id)
+        done = await asyncio.to_thread(self._shelf.evict, keep, wanted_bytes=wanted_bytes)
+        for env_id in done.environments:
+            self._records.pop(env_id, None)
+        self._store.forget(done.wheels)
+        return done
+
+    async def drop(self, env_id: str) -> None:
+        """Forget an environment. Raises NoSuchEnvironment; Refused for a base, or while something has it mounted or used it a moment ago."""
+        if self.base and env_id == self.base.id:
+            raise Refused("environment in use", f"{env_id} is the base environment", "EPHEMERAL_BASE names another list; `ephemeral setup` makes it")
+        if env_id not in self._records:
+            raise NoSuchEnvironment(env_id)
+        if not await asyncio.to_thread(self._shelf.drop, env_id):
+            raise Refused("environment in use", f"{env_id} is mounted in a sandbox", "end the sessions that use it: GET /v1/sandboxes", 409)
+        self._records.pop(env_id, None)
+
+    async def pin(self, env_id: str, pinned: bool) -> None:
+        """Keep an environment whatever the disk budget says, or no longer. Raises NoSuchEnvironment."""
+        if self._lock(env_id) is None:
+            raise NoSuchEnvironment(env_id)
+        await asyncio.to_thread(self._shelf.pin, env_id, pinned)
+
+    async def scrub(self) -> ScrubReport:
+        """Check every wheel of the store against its own hashes; what is damaged is fetched again where something names it. For quiet times."""
+        report = await self._store.scrub(await asyncio.to_thread(self._shelf.named))
+        if report.damaged and self._compiler:
+            await self.compile_pending()
+        log.info("%d wheels checked, %d damaged, %d of those fetched again", report.checked, len(report.damaged), len(report.healed))
+        return report
+
+    def _let_go(self, env_id: str) -> None:
+        """Take a composition apart that no sandbox stands on; those that did keep what they see."""
+        with self._composing:
+            for name in (env_id, f"{env_id}-compiled"):
+                path = self._composed.pop(name, None)
+                if path is not None and path.parent == self._mounts:
+                    mounts.unmount(path)
+                    path.rmdir()
+            os.close(self._held.pop(env_id))
+
+    async def _fetch(self, lock: Lock, progress: Progress | None) -> int:
+        """Has the lock's wheels in the store; a full disk is made room on, once."""
+        try:
+            return await self._store.ensure(lock.wheels, progress)
+        except StoreFull:
+            freed = await self.evict(list(self._held), wanted_bytes=max(1 << 28, 4 * sum(wheel.size for wheel in lock.wheels)))
+            if not freed.freed_bytes:
+                raise
+            return await self._store.ensure(lock.wheels, progress)
+
+    def _locks(self) -> list[Lock]:
+        return [*([self.base.lock] if self.base else []), *(record.lock for record in self._records.values())]
+
     # --------------------------------------------------------------------------------------------- compiling, listing
 
     async def compile_pending(self) -> int:
         """Byte-compiles the wheels of all environments that are not compiled yet; returns how many wheels that were. For the background."""
         if self._compiler is None:
             return 0
-        locks = [*([self.base.lock] if self.base else []), *(record.lock for record in self._records.values())]
-        return await self._store.compile([wheel.sha256 for lock in locks for wheel in lock.wheels], self._compiler)
+        return await self._store.compile([wheel.sha256 for lock in self._locks() for wheel in lock.wheels], self._compiler)
 
     def list(self) -> list[wire.Environment]:
         """All environments, the base first, then the newest first."""
@@ -218,6 +299,8 @@ class Environments:
                     mounts.unmount(path)
                     path.rmdir()
             self._composed.clear()
+            while self._held:
+                os.close(self._held.popitem()[1])
 
     # ------------------------------------------------------------------------------------------------------- inside
 
@@ -255,7 +338,7 @@ class Environments:
         return wire.Environment(
             id=lock.id, python=lock.python, requested=list(lock.requested), packages=lock.packages,
             size_bytes=sum(self._store.size(wheel.sha256) for wheel in lock.wheels), compiled=self._compiled(lock), base=base,
-            created_at=created_at, last_used_at=last_used_at)
+            pinned=lock.id in self._shelf.pinned(), created_at=created_at, last_used_at=last_used_at)
 
 
 class _Clock:

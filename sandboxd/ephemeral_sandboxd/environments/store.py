@@ -2,8 +2,8 @@
 
     STORE/wheels/<sha256>/site/          what the wheel holds, ready to be on sys.path; never changes
                           manifest.json  its name, and how many files and bytes ``site`` has
-                          compiled/      hard links of site plus __pycache__, once the wheel has been byte-compiled
-                          compiled.json  the same counts for it
+                          compiled/      hard links of site plus __pycache__, once the wheel has been byte-compiled (for 3.11;
+                          compiled.json  the same counts for it                            for others: compiled-3.13/ and so on)
     STORE/downloads/<sha256>/<file>      a download on its way, resumed after an interruption
     STORE/building/…                     what is not whole yet; swept at start
 
@@ -25,7 +25,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,12 +33,14 @@ from typing import Any, BinaryIO
 
 import aiohttp
 
-from ephemeral_sandboxd.environments import unpack
+from ephemeral_sandboxd.environments import scrub, unpack
 from ephemeral_sandboxd.environments.compose import link_tree
 from ephemeral_sandboxd.environments.errors import BadWheel, IndexUnreachable, StoreFull
 from ephemeral_sandboxd.environments.flights import Flights
 from ephemeral_sandboxd.environments.index import Index, local_path
 from ephemeral_sandboxd.environments.resolve import Wheel
+from ephemeral_sandboxd.environments.scrub import ScrubReport
+from ephemeral_sandboxd.errors import SandboxdError
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,10 @@ class Store:
 
     def __init__(self, root: Path, index: Index) -> None:
         self._index = index
+        python = index.target.python
+        self._tree = "compiled" if python == "3.11" else f"compiled-{python}"
+        """Byte code is one Python's; the first that there was has the short name."""
+        self._known_compiled: set[str] = set()
         self._wheels = root / "wheels"
         self._downloads = root / "downloads"
         self._building = root / "building"
@@ -106,10 +112,51 @@ class Store:
     def layer(self, sha256: str) -> Path:
         """The directory to import the wheel from: compiled if that has been done."""
         folder = self._wheels / sha256
-        return folder / "compiled" if self.compiled(sha256) else folder / "site"
+        return folder / self._tree if self.compiled(sha256) else folder / "site"
 
     def compiled(self, sha256: str) -> bool:
-        return (self._wheels / sha256 / "compiled.json").exists()
+        if sha256 not in self._known_compiled and (self._wheels / sha256 / f"{self._tree}.json").exists():
+            self._known_compiled.add(sha256)
+        return sha256 in self._known_compiled
+
+    def forget(self, hashes: Iterable[str]) -> None:
+        """What was found whole has to be looked at again: somebody may have taken it away."""
+        for sha256 in hashes:
+            self._sound.pop(sha256, None)
+            self._known_compiled.discard(sha256)
+
+    async def scrub(self, named: Mapping[str, Wheel]) -> ScrubReport:
+        """Check every wheel against its list of hashes, one at a time, yielding between them. A damaged one that is ``named`` is fetched
+        again and takes its place whole; others are discarded."""
+        report = ScrubReport()
+        for entry in sorted(await asyncio.to_thread(os.listdir, self._wheels)):
+            folder = self._wheels / entry
+            try:
+                trouble = await asyncio.to_thread(scrub.damage, folder)
+            except OSError as problem:
+                trouble = str(problem)
+            report.checked += 1
+            if trouble and folder.exists():
+                report.damaged[entry] = trouble
+                if await self._heal(entry, trouble, named.get(entry)):
+                    report.healed.append(entry)
+            await asyncio.sleep(0.01)
+        return report
+
+    async def _heal(self, sha256: str, trouble: str, wheel: Wheel | None) -> bool:
+        """Replace a damaged wheel by itself, fetched anew; without ``wheel``, nobody needs it and it goes."""
+        if wheel is None:
+            log.warning("wheel %s in the store is damaged (%s) and nothing needs it: discarded", sha256[:12], trouble)
+            await asyncio.to_thread(self._discard, self._wheels / sha256)
+        else:
+            try:
+                await self._fetch(wheel, replace=True)
+            except SandboxdError as problem:
+                log.error("wheel %s (%s) in the store is damaged (%s) and cannot be fetched again now: %s", wheel.filename, sha256[:12], trouble, problem)
+                return False
+            log.warning("wheel %s in the store was damaged (%s): fetched again", wheel.filename, trouble)
+        self.forget([sha256])
+        return wheel is not None
 
     def size(self, sha256: str) -> int:
         """Bytes of the unpacked wheel; 0 when it is not here."""
@@ -176,11 +223,12 @@ class Store:
             counts = _counts(folder / "manifest.json")
             if counts and counts.witnesses(folder / "site"):
                 sound[sha256] = counts
-                compiled = _counts(folder / "compiled.json")
-                if compiled and not compiled.witnesses(folder / "compiled"):
+                compiled = _counts(folder / f"{self._tree}.json")
+                if compiled and not compiled.witnesses(folder / self._tree):
                     log.warning("compiled files of wheel %s are damaged: they will be made again", sha256[:12])
-                    (folder / "compiled.json").unlink(missing_ok=True)
-                    self._discard(folder / "compiled")
+                    (folder / f"{self._tree}.json").unlink(missing_ok=True)
+                    self._known_compiled.discard(sha256)
+                    self._discard(folder / self._tree)
             elif folder.exists():
                 log.warning("wheel %s in the store is damaged: it is fetched again", sha256[:12])
                 self._discard(folder)
@@ -192,21 +240,21 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------------ fetching
 
-    async def _fetch(self, wheel: Wheel) -> None:
-        """Download, check, unpack, publish one wheel."""
+    async def _fetch(self, wheel: Wheel, replace: bool = False) -> None:
+        """Download, check, unpack, publish one wheel; ``replace`` the one that is there, in one moment."""
         try:
             local = local_path(wheel.url)
             if local is not None:
                 await asyncio.to_thread(_check_local, local, wheel)
-                await self._publish(wheel, local)
+                await self._publish(wheel, local, replace)
             else:
                 async with self._downloaded(wheel) as file:
-                    await self._publish(wheel, file)
+                    await self._publish(wheel, file, replace)
         except OSError as error:
             raise (_full(self._building) if error.errno in _FULL else BadWheel(f"{wheel.filename}: {error}")) from None
         self._advance(wheel.sha256, wheel.size)
 
-    async def _publish(self, wheel: Wheel, file: Path) -> None:
+    async def _publish(self, wheel: Wheel, file: Path, replace: bool) -> None:
         building = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=f"{wheel.sha256[:12]}-", dir=self._building))
         try:
             async with self._unpacking:
@@ -215,6 +263,8 @@ class Store:
             manifest = {"name": wheel.name, "version": wheel.version, "filename": wheel.filename, **vars(counts)}
             (building / "manifest.json").write_text(json.dumps(manifest))
             building.chmod(0o755)
+            if replace and (self._wheels / wheel.sha256).exists():
+                self._discard(self._wheels / wheel.sha256)
             _rename(building, self._wheels / wheel.sha256)
             self._sound[wheel.sha256] = counts
         finally:
@@ -341,10 +391,10 @@ class Store:
         link_tree(folder / "site", whole)
         _adopt(output, whole)
         counts = Counts.of(whole)
-        _rename(whole, folder / "compiled")
-        marker = folder / f"compiled.json.{os.getpid()}"
+        _rename(whole, folder / self._tree)
+        marker = folder / f"{self._tree}.json.{os.getpid()}"
         marker.write_text(json.dumps(vars(counts)))
-        os.replace(marker, folder / "compiled.json")
+        os.replace(marker, folder / f"{self._tree}.json")
 
 
 def _adopt(output: Path, whole: Path) -> None:

@@ -26,6 +26,8 @@ from installer.utils import Scheme
 
 BYTES_MAX = 8 << 30
 FILES_MAX = 200_000
+RECORD = "record.csv"
+"""Where the wheel's own list of files and their hashes is kept: beside the directory, because nothing that is imported needs it."""
 
 
 class NotAWheel(ValueError):
@@ -70,14 +72,16 @@ class _Flat(WheelDestination):
 
 
 def unpack(wheel: Path, directory: Path) -> None:
-    """Fills the new ``directory``. Raises NotAWheel, or OSError (ENOSPC when the disk is full)."""
+    """Fills the new ``directory``, and RECORD beside it. Raises NotAWheel, or OSError (ENOSPC when the disk is full)."""
     directory.mkdir()
     try:
         with ZipFile(wheel) as archive:
             declared = sum(info.file_size for info in archive.infolist())
             if declared > BYTES_MAX:
                 raise NotAWheel(f"it unpacks to {declared >> 30} GiB")
-            install(WheelFile(archive), _Flat(directory), additional_metadata={})
+            source = WheelFile(archive)
+            install(source, _Flat(directory), additional_metadata={})
+            directory.with_name(RECORD).write_text(source.read_dist_info("RECORD"))
     except NotAWheel:
         raise
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 
 from ephemeral.wire import Live
@@ -15,17 +15,25 @@ class Bus:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._observers: list[Callable[[Live], None]] = []
         self.dropped = 0
         """Messages that some subscriber was too slow for, over all subscribers."""
 
     def publish(self, live: Live) -> None:
         """Hand `live` to all who listen. Returns at once."""
+        for observer in self._observers:
+            observer(live)
         for subscription in self._subscriptions:
             subscription._offer(live)
 
     def subscribe(self, capacity: int = 1000) -> Subscription:
         """A subscription that holds at most `capacity` messages its reader has not taken; the oldest go first."""
         return Subscription(self, capacity)
+
+    def observe(self, observer: Callable[[Live], None]) -> None:
+        """Have `observer` called with every message, by the publisher itself: for what counts and misses none. It must be
+        done in microseconds, and must not raise."""
+        self._observers.append(observer)
 
     def close(self) -> None:
         """End every subscription: its reader's loop is over once it has taken what is there."""

@@ -15,6 +15,9 @@ from ephemeral_sandboxd.ledger.schema import migrations, newer_than_ours
 
 log = logging.getLogger(__name__)
 
+INCREMENTAL = 2
+"""SQLite's number for `auto_vacuum = incremental`."""
+
 
 def prepare(path: Path) -> None:
     """Leave a database of the current schema at `path`.
@@ -29,6 +32,7 @@ def prepare(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=5.0)) as connection:
             path.chmod(0o600)
+            _let_it_shrink(connection, path)
             database = Database(connection)
             database.enable_wal()
             if unknown := newer_than_ours(database):
@@ -44,6 +48,17 @@ def prepare(path: Path) -> None:
             f"{path}: {problem}.",
             "Check that its directory can be written and has space, and that no other sandboxd uses it.",
         ) from problem
+
+
+def _let_it_shrink(connection: sqlite3.Connection, path: Path) -> None:
+    """Have SQLite keep what it needs to give freed pages back a few at a time: free for a new file, once a rewrite of an older one."""
+    if connection.execute("pragma auto_vacuum").fetchone()[0] == INCREMENTAL:
+        return
+    connection.execute(f"pragma auto_vacuum = {INCREMENTAL}")
+    try:
+        connection.execute("vacuum")
+    except sqlite3.OperationalError as problem:
+        log.warning("the ledger %s cannot be rewritten so that pruning shrinks it (%s): tried again at the next start", path, problem)
 
 
 def _damage(path: Path) -> str | None:

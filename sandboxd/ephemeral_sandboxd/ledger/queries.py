@@ -9,12 +9,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ephemeral import wire
 from ephemeral_sandboxd.errors import BadRequest
 from ephemeral_sandboxd.ledger import rows
+from ephemeral_sandboxd.ledger.pruning import Pruned, preview
 
 T = TypeVar("T")
 
@@ -24,7 +26,8 @@ class Queries:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, timeout=5.0)
+        self._address = f"{path.absolute().as_uri()}?mode=ro"
+        self._connection = sqlite3.connect(self._address, uri=True, check_same_thread=False, timeout=5.0)
         self._connection.row_factory = lambda cursor, row: {
             column[0]: value for column, value in zip(cursor.description, row, strict=True)
         }
@@ -79,6 +82,11 @@ class Queries:
     def last_plan_id(self) -> int:
         """0 when there is none."""
         return self._all("select coalesce(max(id), 0) as last from plans", [])[0]["last"]
+
+    def prunable(self, keep_days: float | None, budget_bytes: int) -> Pruned:
+        """What pruning would delete now. Has a connection of its own: it reads the whole database, and pages must not wait for that."""
+        with closing(sqlite3.connect(self._address, uri=True)) as connection:
+            return preview(connection, keep_days=keep_days, budget_bytes=budget_bytes)
 
     def _page(
         self, table: str, where: str, values: list[Any], limit: int, before: str | None

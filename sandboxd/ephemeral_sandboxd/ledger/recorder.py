@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar, get_args
 
-from ephemeral import wire
-from ephemeral_sandboxd.errors import NotFound
-from ephemeral_sandboxd.ledger import rows
+from ephemeral import settings, wire
+from ephemeral_sandboxd.errors import NotFound, Unavailable
+from ephemeral_sandboxd.ledger import pruning, rows, unfinished
 from ephemeral_sandboxd.ledger.bus import Bus
 from ephemeral_sandboxd.ledger.opening import prepare
+from ephemeral_sandboxd.ledger.pruning import Pruned
 from ephemeral_sandboxd.ledger.queries import Queries
+from ephemeral_sandboxd.ledger.unfinished import Unfinished
 from ephemeral_sandboxd.ledger.writer import Writer
 
 P = ParamSpec("P")
@@ -28,6 +32,19 @@ NAMES = frozenset({"name", "model", "app", "call", "digest"})
 
 READ_PATIENCE_SECONDS = 2.0
 """How long a read waits for what was recorded before it, at most: with a full disk old rows can still be read."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How the writing goes: records that wait, those lost since the start, commits that failed, the database's size."""
+
+    queued: int
+    dropped_rows: int
+    dropped_moments: int
+    failures: int
+    failing: bool
+    live_dropped: int
+    size_bytes: int
 
 
 class Recorder:
@@ -44,6 +61,8 @@ class Recorder:
         """
         prepare(path)
         self.bus = Bus()
+        self._path = path
+        self._pruning = asyncio.Lock()
         self._capture = capture
         self._writer = Writer(path)
         self._queries = Queries(path)
@@ -106,6 +125,54 @@ class Recorder:
             "live_dropped": str(self.bus.dropped or ""),
         }
         return {name: text for name, text in counted.items() if text}
+
+    def figures(self) -> Figures:
+        """The same and more as numbers, for the metrics."""
+        writer = self._writer
+        return Figures(
+            queued=writer.queued, dropped_rows=writer.dropped_rows, dropped_moments=writer.dropped_moments, failures=writer.failures,
+            failing=writer.failing is not None, live_dropped=self.bus.dropped, size_bytes=self._path.stat().st_size if self._path.exists() else 0,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------- housekeeping
+
+    def unfinished(self) -> list[Unfinished]:
+        """Sessions that the database holds for active, or whose end was a crash, with the sandbox they had. Blocks for a few milliseconds."""
+        return self._now(unfinished.unfinished)
+
+    def mark_lost(self) -> list[str]:
+        """To be called at the daemon's start, before anything is recorded: what an earlier one left unfinished is over. Its
+        sandboxes are lost, its executions have crashed, its sessions have ended.
+
+        Returns the sessions in whose sandbox something had run: whoever goes on with one has to be told. Blocks for a few milliseconds.
+        """
+        return [left.session for left in self._now(unfinished.mark_lost) if left.ran]
+
+    def _now(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return self._writer.work(job).result()
+        except sqlite3.Error as problem:
+            raise Unavailable(
+                "The ledger cannot be written", f"{self._path}: {problem}.", "Check that its disk has space and that no other program holds it locked."
+            ) from problem
+
+    async def prune(self, older_than_days: float | None = None, *, dry_run: bool = False, vacuum: bool = False) -> Pruned:
+        """Delete sessions that ended more than `older_than_days` ago, and the oldest ones while the database has more than
+        EPHEMERAL_LEDGER_BYTES. None stands for EPHEMERAL_RETENTION_DAYS, of which 0 means that nothing is too old.
+
+        Active sessions are never touched. `vacuum` rewrites the whole file. Raises Unavailable when the database cannot be written.
+        """
+        keep_days = older_than_days if older_than_days is not None else settings.get("retention_days") or None
+        budget_bytes = settings.get("ledger_bytes")
+        try:
+            if dry_run:
+                return await self._read(self._queries.prunable, keep_days, budget_bytes)
+            async with self._pruning:
+                return await pruning.prune(self._writer, keep_days=keep_days, budget_bytes=budget_bytes, vacuum=vacuum)
+        except sqlite3.Error as problem:
+            raise Unavailable(
+                "The ledger cannot be pruned", f"{self._path}: {problem}.", "Check that its disk has space left, then try again: ephemeral prune"
+            ) from problem
 
     # ------------------------------------------------------------------------------------------------- reading
     # A read sees all that was recorded before it. It runs on a thread: a large page must not hold executions up.

@@ -19,11 +19,14 @@ class Row(NamedTuple):
     values: Values
 
 
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
+
 def text_time(at: float | None) -> str | None:
-    """Unix seconds as ISO-8601 UTC text, to the microsecond."""
+    """Unix seconds as ISO-8601 UTC text, to the microsecond. What a calendar has no name for becomes its first or last day."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(min(LATEST, max(0.0, at)), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def unix_time(text: str | None) -> float | None:
@@ -31,13 +34,14 @@ def unix_time(text: str | None) -> float | None:
 
 
 def of_session(s: wire.Session) -> list[Row]:
-    values = s.model_dump(exclude={"sandbox", "memory_seconds"}) | _times(s, "started_at", "last_at", "ended_at")
+    values = s.model_dump(exclude={"sandbox", "memory_seconds"}) | _times(s, "started_at", "last_at", "ended_at") | _json(s, "network")
     return [Row("sessions", ("id",), values | {"sandbox_id": s.sandbox, "memory_gib_seconds": s.memory_seconds})]
 
 
 def to_session(row: Values) -> wire.Session:
     return wire.Session.model_validate(
         _times_back(row, "started_at", "last_at", "ended_at")
+        | _json_back(row, "network")
         | {"sandbox": row["sandbox_id"], "memory_seconds": row["memory_gib_seconds"]}
     )
 
@@ -63,6 +67,9 @@ def of_plan(p: wire.PlanRecord) -> list[Row]:
                 "needs_code": plan.needs_code,
                 "memory_bytes": plan.memory_bytes,
                 "cpus": plan.cpus,
+                "disk_bytes": plan.disk_bytes,
+                "timeout_seconds": plan.timeout_seconds,
+                "root": plan.root,
                 "modules": json.dumps(plan.modules),
                 "outcome": p.outcome,
                 "ready_at": text_time(p.ready_at),
@@ -103,6 +110,9 @@ def to_plan(row: Values, packages: list[Values]) -> wire.PlanRecord:
         "modules": json.loads(row["modules"]),
         "memory_bytes": row["memory_bytes"],
         "cpus": row["cpus"],
+        "disk_bytes": row["disk_bytes"],
+        "timeout_seconds": row["timeout_seconds"],
+        "root": row["root"],
         "needs_code": row["needs_code"],
         "app": row["app"],
         "at": unix_time(row["at"]),

@@ -2,7 +2,15 @@
 
 Times are ISO-8601 UTC text, durations milliseconds, sizes bytes, lists and maps JSON. The foreign keys are declared, so
 that readers (datasette, sqlite-utils, a person) can follow them, but not enforced: a row whose parent was lost is
-better than no row.
+better than no row. An operator reads them with `datasette ephemeral.db`, which lists the views below the tables:
+
+    sessions_summary                 one session: how long, what ran, what was predicted, what it held and wasted
+    waits_by_tier                    a tier under a policy: how often, wait quantiles, the mean of every stage
+    predictions                      one execution: hit (all that it needed was predicted), partial, miss, or none needed
+    packages_predicted_vs_needed     one package: in how many sessions predicted, needed, both, predicted for nothing
+    daily_savings                    one day: waits, and the milliseconds of work that was done before the code came
+    memory_seconds_by_session        one session: GiB-seconds held, a GiB-second for each execution
+    waits, tiers, packages, proposers, waste, savings    the first ones: a row an execution, a tier, a package, …
 """
 
 from __future__ import annotations
@@ -283,6 +291,130 @@ def m006_views(db: Database) -> None:
         from snapshots order by imports_saved_ms desc
         """,
     )
+
+
+@migrations()
+def m007_roots_networks_and_notices(db: Database) -> None:
+    """What sandboxes are made of, what code may reach, what its caller was told."""
+    for table in ("sessions", "sandboxes", "environments", "snapshots"):
+        _table(db, table).add_column("root", str, not_null_default="default")
+    _table(db, "sessions").add_column("network", str, not_null_default="[]")
+    _table(db, "sandboxes").add_column("disk_bytes", int, not_null_default=0)
+    _table(db, "environments").add_column("pinned", int, not_null_default=0)
+    for name, kind in (("root", str), ("disk_bytes", int), ("timeout_seconds", float)):
+        _table(db, "plans").add_column(name, kind)
+    _table(db, "executions").add_column("language", str, not_null_default="python")
+    _table(db, "executions").add_column("notice", str)
+
+
+@migrations()
+def m008_pruning(db: Database) -> None:
+    """Finding the oldest ended sessions, and their sandboxes by execution, without reading everything."""
+    _table(db, "sessions").create_index(["state", "ended_at"])
+    _table(db, "executions").create_index(["sandbox_id"])
+
+
+@migrations()
+def m009_clear_views(db: Database) -> None:
+    db.create_view(
+        "sessions_summary",
+        """
+        select s.id as session_id, s.app, s.policy, s.root, s.state, s.started_at, s.ended_at,
+               round((julianday(coalesce(s.ended_at, s.last_at)) - julianday(s.started_at)) * 86400, 3) as seconds,
+               (select count(*) from plans p where p.session_id = s.id) as plans, count(e.id) as executions,
+               sum(e.verdict = 'ok') as ok, sum(e.verdict <> 'ok') as not_ok,
+               round(sum(e.wait_ms), 3) as wait_ms, round(max(e.wait_ms), 3) as wait_max_ms, round(sum(e.run_ms), 3) as run_ms,
+               max(e.peak_memory_bytes) as peak_memory_bytes, s.builds, s.wasted, s.memory_gib_seconds
+        from sessions s left join executions e on e.session_id = s.id
+        group by s.id order by s.started_at desc
+        """,
+    )
+    means = ", ".join(f"round(avg(json_extract(stages, '$.{stage}_ms')), 3) as {stage}_mean_ms" for stage in _STAGES)
+    db.create_view(
+        "waits_by_tier",
+        f"""
+        with ranked as (
+            select e.tier, s.policy, e.wait_ms, e.run_ms, e.lead_ms, e.stages,
+                   row_number() over (partition by e.tier, s.policy order by e.wait_ms) as place,
+                   count(*) over (partition by e.tier, s.policy) as executions
+            from executions e left join sessions s on s.id = e.session_id where e.tier is not null and e.wait_ms is not null
+        )
+        select tier, policy, max(executions) as executions, min(wait_ms) as wait_min_ms,
+               max(case when place = (executions + 1) / 2 then wait_ms end) as wait_p50_ms,
+               max(case when place = (executions * 95 + 99) / 100 then wait_ms end) as wait_p95_ms,
+               max(case when place = (executions * 99 + 99) / 100 then wait_ms end) as wait_p99_ms,
+               max(wait_ms) as wait_max_ms, round(avg(run_ms), 3) as run_mean_ms, round(avg(lead_ms), 3) as lead_mean_ms, {means}
+        from ranked group by tier, policy order by policy, wait_p50_ms
+        """,  # noqa: S608
+    )
+    db.view("predictions").drop()
+    db.create_view(
+        "predictions",
+        """
+        with counted as (
+            select e.id as execution_id, e.session_id, e.tier, json_array_length(e.needed) as needed,
+                   (select count(*) from json_each(e.needed) n
+                     where n.value in (select value from json_each(e.predicted))) as foretold,
+                   json_array_length(e.predicted) as predicted, json_array_length(e.missing) as missing, e.created_at
+            from executions e where e.state = 'done'
+        )
+        select *, case when needed = 0 then 'none needed' when foretold = needed then 'hit' when foretold > 0 then 'partial'
+                  else 'miss' end as outcome
+        from counted
+        """,
+    )
+    db.create_view(
+        "packages_predicted_vs_needed",
+        """
+        with predicted as (
+            select distinct p.session_id, k.package from plan_packages k join plans p on p.id = k.plan_id
+        ), needed as (
+            select distinct e.session_id, n.value as package from executions e, json_each(e.needed) n where e.state = 'done'
+        ), pairs as (
+            select session_id, package, 1 as predicted, 0 as needed from predicted
+            union all select session_id, package, 0, 1 from needed
+        ), sided as (
+            select session_id, package, max(predicted) as predicted, max(needed) as needed from pairs group by session_id, package
+        )
+        select package, sum(predicted) as sessions_predicted, sum(needed) as sessions_needed,
+               sum(predicted and needed) as sessions_both, sum(predicted and not needed) as predicted_in_vain,
+               sum(needed and not predicted) as not_foreseen
+        from sided group by package order by sessions_needed desc, sessions_predicted desc
+        """,
+    )
+    db.create_view(
+        "daily_savings",
+        """
+        with code as (
+            select session_id, min(created_at) as came_at from executions group by session_id
+        ), ahead as (
+            select substr(c.came_at, 1, 10) as day, sum(m.duration_ms) as ahead_ms
+            from code c join moments m on m.session_id = c.session_id and m.at < c.came_at
+            where m.kind in ('build', 'boot', 'restore', 'mount', 'preload') group by 1
+        ), daily as (
+            select substr(created_at, 1, 10) as day, count(*) as executions, sum(tier = 'live') as live,
+                   sum(wait_ms) as wait_ms, sum(run_ms) as run_ms
+            from executions where state = 'done' group by 1
+        )
+        select d.day, d.executions, d.live, round(d.wait_ms, 3) as wait_ms, round(d.run_ms, 3) as run_ms,
+               round(coalesce(a.ahead_ms, 0), 3) as done_before_code_ms
+        from daily d left join ahead a on a.day = d.day order by d.day desc
+        """,
+    )
+    db.create_view(
+        "memory_seconds_by_session",
+        """
+        select id as session_id, app, policy, state, memory_gib_seconds, executions,
+               round(memory_gib_seconds / nullif(executions, 0), 3) as gib_seconds_an_execution, started_at, ended_at
+        from sessions order by memory_gib_seconds desc
+        """,
+    )
+
+
+_STAGES = (
+    "transport", "find_session", "queue", "resolve", "download", "compose", "boot", "restore", "preload", "thaw", "dispatch", "import",
+)  # fmt: skip
+"""Those there were when m009 was written."""
 
 
 def _table(db: Database, name: str) -> Table:

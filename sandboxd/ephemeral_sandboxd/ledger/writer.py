@@ -15,8 +15,11 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ephemeral_sandboxd.ledger.rows import Row
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Writer:
         self._rows: dict[Hashable, Make] = {}
         self._moments: deque[Make] = deque()
         self._flushes: list[Future[bool]] = []
+        self._jobs: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -76,6 +80,26 @@ class Writer:
                 self._flushes.append(done)
                 self._changed.notify()
         return done
+
+    def work(self, job: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Have `job` called with the writing connection, outside of a transaction, once what was put before it is written.
+
+        The result is the job's; whatever it raises is raised there, and what it left uncommitted is undone. One job runs
+        between two commits, so a long piece of work is many short jobs. A closed writer cancels what has not begun.
+        """
+        done: Future[T] = Future()
+        with self._changed:
+            if self._closing:
+                done.cancel()
+            else:
+                self._jobs.append((job, done))
+                self._changed.notify()
+        return done
+
+    @property
+    def queued(self) -> int:
+        """Records that wait to be written."""
+        return len(self._rows) + len(self._moments)
 
     def close(self, timeout_seconds: float = 10.0) -> None:
         """Write what is queued (one attempt) and stop. Blocks."""
@@ -111,6 +135,7 @@ class Writer:
                 rows, self._rows = self._rows, {}
                 moments, self._moments = self._moments, deque()
                 flushes, self._flushes = self._flushes, []
+                job = self._jobs.popleft() if self._jobs else None
             written = True
             try:
                 if rows or moments:
@@ -130,6 +155,8 @@ class Writer:
                     connection = None
             for done in flushes:
                 done.set_result(written)
+            if job is not None:
+                connection = self._do(connection, *job)
             if closing:
                 break
         if connection is not None:
@@ -138,18 +165,37 @@ class Writer:
             for done in self._flushes:
                 done.set_result(False)
             self._flushes.clear()
+            for _, undone in self._jobs:
+                undone.cancel()
+            self._jobs.clear()
+
+    def _do(
+        self, connection: sqlite3.Connection | None, job: Callable[[sqlite3.Connection], Any], done: Future[Any]
+    ) -> sqlite3.Connection | None:
+        if not done.set_running_or_notify_cancel():
+            return connection
+        try:
+            if connection is None:
+                connection = _connect(self._path)
+            done.set_result(job(connection))
+        except Exception as problem:
+            if connection is not None:
+                connection.close()  # undoes what the job left open
+                connection = None
+            done.set_exception(problem)
+        return connection
 
     def _wait(self, pause: float) -> None:
         """Until there is something to do; while failing, `pause` seconds. Called with the lock held."""
         if pause:
             deadline = time.monotonic() + pause
-            while not (self._closing or self._flushes) and (left := deadline - time.monotonic()) > 0:
+            while not (self._closing or self._flushes or self._jobs) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             return
-        while not (self._closing or self._flushes or self._rows or self._moments):
+        while not (self._closing or self._flushes or self._jobs or self._rows or self._moments):
             self._changed.wait()
         deadline = time.monotonic() + LINGER_SECONDS
-        while not (self._closing or self._flushes) and (left := deadline - time.monotonic()) > 0:
+        while not (self._closing or self._flushes or self._jobs) and (left := deadline - time.monotonic()) > 0:
             self._changed.wait(left)
 
     def _commit(self, connection: sqlite3.Connection, records: list[Make]) -> None:

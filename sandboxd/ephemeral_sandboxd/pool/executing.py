@@ -8,16 +8,18 @@ import hashlib
 import logging
 import secrets
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from ephemeral import names, settings, wire
-from ephemeral_sandboxd.environments import Environments
-from ephemeral_sandboxd.errors import Refused, SandboxdError, Unavailable
+from ephemeral_sandboxd.errors import BadRequest, NotFound, Refused, SandboxdError, Unavailable
 from ephemeral_sandboxd.pool import needs
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.late import LateImports
 from ephemeral_sandboxd.pool.needs import Needs
+from ephemeral_sandboxd.pool.network import connect
 from ephemeral_sandboxd.pool.notes import Notes, Stopwatch, note
 from ephemeral_sandboxd.pool.preparing import Preparer
 from ephemeral_sandboxd.pool.rivals import Rivals
@@ -26,6 +28,9 @@ from ephemeral_sandboxd.pool.sessions import Session, Sessions
 from ephemeral_sandboxd.runtimes import Answer, Gone
 
 log = logging.getLogger(__name__)
+
+Tell = Callable[[wire.Piece], None]
+"""Called on the event loop with everything that happens to an execution, as it happens. Must not block or raise."""
 
 FREEZE_AFTER_SECONDS = 0.5
 """A sandbox that just ran something is likely to be asked again: frozen only after this."""
@@ -55,6 +60,28 @@ class _Account:
     missing: list[str] = field(default_factory=list)
     readiness: Literal["environment", "wheels", "cold"] = "environment"
     sent: float = 0.0
+    tell: Tell | None = None
+    session: Session | None = None
+    notice: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.request.code.encode("utf-8", "replace")).hexdigest()
+
+    def say(self, kind: str, text: str = "", **fields: Any) -> None:
+        if self.tell:
+            self.tell(wire.Piece.model_validate({"kind": kind, "text": text, **fields}))
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """As environments report it: bytes of a download, wheels of a compilation."""
+        self.say("preparing", what, done=done, total=total)
+
+    def hear(self, kind: str, value: Any) -> None:
+        """As the box reports it while the code runs."""
+        if kind == "output":
+            self.say("output", output=value)
+        else:
+            self.say(kind, value or "")
 
     def add(self, stage: str, began: float) -> None:
         self.stages[stage] = self.stages.get(stage, 0.0) + (time.perf_counter() - began) * 1000
@@ -71,36 +98,80 @@ class _Account:
 class Executor:
     """Runs code for sessions. One execution at a time in a session; the next waits its turn."""
 
-    def __init__(self, sessions: Sessions, fleet: Fleet, environments: Environments, preparer: Preparer, rivals: Rivals,
-                 late: LateImports, notes: Notes):
+    def __init__(self, sessions: Sessions, fleet: Fleet, preparer: Preparer, rivals: Rivals, late: LateImports, notes: Notes):
         self._sessions = sessions
         self._fleet = fleet
-        self._environments = environments
         self._preparer = preparer
         self._rivals = rivals
         self._late = late
         self._notes = notes
-        self.under_way = 0
+        self._running: dict[str, _Account] = {}
 
-    async def execute(self, request: wire.ExecutionRequest, arrived: float) -> wire.Execution:
-        """Run ``request.code``; ``arrived`` is time.perf_counter() at the request's first byte.
+    @property
+    def under_way(self) -> int:
+        return len(self._running)
 
-        A death, a refusal or a failing install is a verdict, not an exception; raises errors.Busy when there is no memory.
+    async def execute(self, request: wire.ExecutionRequest, arrived: float, tell: Tell | None = None) -> wire.Execution:
+        """Run ``request.code``; ``arrived`` is time.perf_counter() at the request's first byte. ``tell`` hears everything as it happens.
+
+        A death, a refusal or a failing install is a verdict, not an exception; raises errors.Busy when there is no memory, NotFound for a
+        session's root filesystem that is gone.
         """
-        account = _Account(request, arrived - request.elapsed_ms / 1000)
-        self.under_way += 1
+        account = _Account(request, arrived - request.elapsed_ms / 1000, tell=tell)
+        self._running[account.id] = account
         try:
             session = await self._find(account)
             session.executions += 1
+            account.session = session
+            account.say("accepted", execution=self._so_far(account, "preparing"))
             note(self._notes, session.id, "code_arrived", data={"execution": account.id, "chars": len(request.code)})
             account.needs = needs.of_code(request.code, request.packages) if request.language == "python" else Needs(frozenset(), {})
             execution = await self._run_in(session, account)
             session.touch()
             self._notes.session(session.wire())
             self._notes.execution(execution)
+            account.say("done", execution=execution)
             return execution
         finally:
-            self.under_way -= 1
+            del self._running[account.id]
+
+    async def interrupt(self, execution_id: str) -> None:
+        """Stop the code where it is; the session's variables survive. Raises errors.NotFound when nothing of that id runs."""
+        account = self._under_way(execution_id)
+        if not account.sandbox or not await account.sandbox.box.interrupt():
+            raise NotFound("not running", f"execution {execution_id} has not begun, or is over", "GET /v1/executions/{id} says which")
+
+    def feed(self, execution_id: str, feed: wire.Feed) -> None:
+        """More standard input for an interactive execution. Raises errors.NotFound, BadRequest for one that is not interactive."""
+        account = self._under_way(execution_id)
+        if not account.request.interactive:
+            raise BadRequest("not interactive", f"execution {execution_id} was not asked to read from here", "set interactive: true when you start it")
+        if not account.sandbox or not account.sent:
+            raise NotFound("not running", f"execution {execution_id} has not begun", "feed it after its `started`")
+        account.sandbox.box.feed(feed.text, feed.close)
+
+    def _under_way(self, execution_id: str) -> _Account:
+        if execution_id not in self._running:
+            raise NotFound("no such execution under way", f"nothing called {execution_id} runs now", "GET /v1/executions lists what ran")
+        return self._running[execution_id]
+
+    @contextlib.asynccontextmanager
+    async def sandbox_of(self, session_id: str) -> AsyncIterator[PooledSandbox]:
+        """The session's sandbox for what is no execution, stood up if there is none; nobody else uses it meanwhile. Raises SandboxdError."""
+        session = self._sessions.open(session_id)
+        account = _Account(wire.ExecutionRequest(code=""), time.perf_counter())
+        async with session.lock:
+            sandbox = await self._sandbox(session, account)
+            sandbox.become("running")
+            try:
+                yield sandbox
+            except Gone as gone:
+                raise Unavailable("sandbox lost", gone.reason, "try again: the session gets a new one") from gone
+            finally:
+                if sandbox.alive:
+                    sandbox.become("ready")
+                    asyncio.get_running_loop().call_later(FREEZE_AFTER_SECONDS, self._rest, sandbox)
+                session.touch()
 
     async def expect(self, session: Session) -> None:
         """The session's code is complete in the stream and on its way here: have its sandbox awake when it comes."""
@@ -116,7 +187,7 @@ class Executor:
         session = None
         if request.session:
             session, account.found_by = self._sessions.open(request.session), "session"
-        elif session := await self._sessions.by_digest(hashlib.sha256(request.code.encode("utf-8", "replace")).hexdigest()):
+        elif session := await self._sessions.by_digest(account.digest):
             account.found_by = "digest"
         elif request.sandbox and (session := self._sessions.by_sandbox(request.sandbox)):
             account.found_by = "sandbox"
@@ -132,18 +203,20 @@ class Executor:
         account.lived = bool(sandbox and sandbox.alive)
         if session.policy not in ("none", "cached"):
             # Now, not when the repair begins: a plan a moment ahead of the code may be adding it already.
-            account.missing = _names(self._preparer.lacking(sandbox, account.needs.packages))
+            account.missing = _names(self._preparer.lacking(session, account.needs.packages))
         session.hasten(account.needs.packages, account.needs.modules)
         async with session.lock:
             account.add("queue_ms", began)
             try:
                 sandbox = account.sandbox = await self._sandbox(session, account)
                 await self._repair(session, sandbox, account)
+                await connect(session, sandbox, self._notes)
             except (SandboxdError, Gone, OSError, IndexError) as problem:
                 if isinstance(problem, SandboxdError) and problem.status == 429:
                     raise
                 return self._refusal(session, account, problem)
             session.pay(account.needs.packages)
+            account.notice, session.lost = session.lost, None
             sandbox.become("running")
             self._fleet.show(sandbox)
             answer = await self._send(session, sandbox, account)
@@ -157,15 +230,15 @@ class Executor:
         sandbox = session.sandbox
         if sandbox and not sandbox.alive:
             self._fleet.give_back(sandbox)
-            sandbox = session.sandbox = None
+            session.lose("the sandbox died")
+            sandbox = None
         if sandbox is None:
             began = time.perf_counter()
             if session.policy in ("none", "cached"):
                 sandbox, how = await self._rivals.fresh(), "boot"
             else:
                 modules = needs.canonical(account.needs.modules)
-                base = [self._environments.base.id] if self._environments.base else []
-                sandbox, how = await self._fleet.take(modules, base)
+                sandbox, how = await self._fleet.take(session.stock, modules, session.stock.base)
             if sandbox.state != "preparing":
                 sandbox.become("preparing")
             sandbox.session = session.id
@@ -191,14 +264,14 @@ class Executor:
                 account.missing = sorted(account.needs.packages)
                 account.stages.update(await self._rivals.install(sandbox, sorted(account.needs.packages), cached=session.policy == "cached"))
             return
-        lacking = self._preparer.lacking(sandbox, account.needs.packages)
+        lacking = self._preparer.lacking(session, account.needs.packages)
         if not lacking:
             return
         explicit = {package.lower() for package in account.request.packages}
         allowed = []
         for requirement in lacking:
             name = requirement.partition("==")[0]
-            reason = self._environments.check(requirement)
+            reason = session.stock.environments.check(requirement)
             if reason and name in explicit:
                 raise Refused("package refused", f"{name}: {reason}", "set EPHEMERAL_ALLOW to allow it")
             if not reason:  # an import that policy refuses fails as any missing module does: the code may be prepared for it
@@ -206,7 +279,8 @@ class Executor:
         if not allowed:
             return
         with Stopwatch(self._notes, session.id, "repair", " ".join(allowed)):
-            prepared = await self._environments.prepare(allowed)
+            account.say("preparing", " ".join(allowed))
+            prepared = await session.stock.environments.prepare(allowed, account.progress)
             account.readiness = prepared.readiness
             account.stages.update(prepared.stages)
             began = time.perf_counter()
@@ -219,14 +293,14 @@ class Executor:
         The code waits inside its import, so that the import clock counts this as part of the wait.
         """
         package = names.package_for(module)
-        if package is None or session.policy in ("none", "cached") or self._environments.check(package):
+        if package is None or session.policy in ("none", "cached") or session.stock.environments.check(package):
             return None
         package = names.normalize(package)
         account.needs.packages.setdefault(package, None)
         account.missing = sorted({*account.missing, package})
         try:
             with Stopwatch(self._notes, session.id, "repair", package, sandbox=sandbox.id):
-                prepared = await self._environments.prepare([package])
+                prepared = await session.stock.environments.prepare([package])
                 self._preparer.bind(session, sandbox, prepared)
         except (SandboxdError, OSError, IndexError) as problem:
             log.warning("session %s needs %s: %s", session.id, package, problem)
@@ -236,6 +310,28 @@ class Executor:
         slots, first = sandbox.search_paths()
         return {"slots": slots, "first": first}
 
+    async def _install(self, session: Session, sandbox: PooledSandbox, account: _Account, requirements: list[str]) -> dict[str, Any]:
+        """The running code asks for packages (``%pip``, ``!pip``): the same door, the same policy. What it is told is ``text``."""
+        if session.policy in ("none", "cached"):
+            return {"ok": False, "text": "packages come with the code in this session: name them in the request"}
+        environments = session.stock.environments
+        if refusals := [reason for requirement in requirements if (reason := environments.check(requirement))]:
+            return {"ok": False, "text": "\n".join(refusals)}
+        account.needs.packages.update({names.normalize(requirement.partition("==")[0]): requirement.partition("==")[2] or None for requirement in requirements})
+        lacking = self._preparer.lacking(session, {package: account.needs.packages[package] for package in
+                                                   (names.normalize(requirement.partition("==")[0]) for requirement in requirements)})
+        if lacking:
+            account.missing = sorted({*account.missing, *_names(lacking)})
+            try:
+                with Stopwatch(self._notes, session.id, "repair", " ".join(lacking), sandbox=sandbox.id):
+                    prepared = await environments.prepare(lacking, account.progress)
+                    self._preparer.bind(session, sandbox, prepared)
+            except (SandboxdError, OSError, IndexError) as problem:
+                return {"ok": False, "text": f"{problem.detail}: {problem.hint}" if isinstance(problem, SandboxdError) else str(problem)}
+        slots, first = sandbox.search_paths()
+        have = " ".join(sorted(requirements))
+        return {"ok": True, "text": f"Installed: {have}" if lacking else f"Already there: {have}", "slots": slots, "first": first}
+
     async def _send(self, session: Session, sandbox: PooledSandbox, account: _Account) -> Answer:
         request = account.request
         began = time.perf_counter()
@@ -243,13 +339,18 @@ class Executor:
         def sent() -> None:
             account.add("thaw_ms", began)
             account.sent = time.perf_counter()
+            # Only now that the guest has it: should this process die, the record says what was running.
+            self._notes.execution(self._so_far(account, "running"))
 
         slots, first = sandbox.search_paths()
         sandbox.executions += 1
         return await sandbox.box.execute(
-            request.code, language=request.language, timeout=request.timeout_seconds or settings.get("timeout_seconds"),
+            request.code, language=request.language, timeout=_time_limit(session, request),
             output_bytes=settings.get("output_bytes"), slots=slots, first=first, on_sent=sent,
-            on_need=lambda module: self._need(session, sandbox, account, module))
+            stdin=request.stdin, interactive=request.interactive, one_shot=request.one_shot,
+            on_need=lambda module: self._need(session, sandbox, account, module),
+            on_install=lambda requirements: self._install(session, sandbox, account, requirements),
+            on_event=account.hear if account.tell else None)
 
     async def _conclude(self, session: Session, sandbox: PooledSandbox, account: _Account, answer: Answer) -> wire.Execution:
         """The record of what happened; the sandbox goes back to rest, or away."""
@@ -265,28 +366,22 @@ class Executor:
         verdict: wire.Verdict
         if answer.gone:
             verdict, error = answer.gone.verdict, f"{answer.gone.reason}. Variables of earlier calls are gone."
+        elif answer.interrupted == "asked":
+            verdict, error = "interrupted", "it was interrupted; the session's variables are as it left them"
         elif answer.interrupted:
             verdict = "timeout"
-            error = f"the code ran longer than {account.request.timeout_seconds or settings.get('timeout_seconds'):g} s and was interrupted: make it shorter, or ask for more time"
+            error = f"the code ran longer than {_time_limit(session, account.request):g} s and was interrupted: make it shorter, or ask for more time"
         else:
             verdict = "error" if traceback else "ok"
-        try:
-            peak = sandbox.box.usage().peak_bytes
-        except OSError:
-            peak = None
-        execution = wire.Execution(
-            id=account.id, session=session.id, sandbox=sandbox.id, source=account.request.source, state="done", verdict=verdict,
-            tier=account.tier(), found_by=account.found_by, created_at=account.created_at,
-            started_at=account.created_at + (started - account.arrived), ended_at=time.time(),
-            wait_ms=(started - account.arrived) * 1000 + import_ms,
-            run_ms=max(0.0, _milliseconds(fields.get("run_ms")) - import_ms) if fields else (answer.ended - started) * 1000,
-            lead_ms=session.lead_ms(account.needs.packages, account.arrived), stages=wire.Stages.model_validate(account.stages),
-            predicted=session.record.accepted if session.record else [], needed=sorted(account.needs.packages), missing=account.missing,
-            late_imports=late, stdout="".join(answer.stdout), stderr="".join(answer.stderr),
-            result=str(fields["result"])[:1_000_000] if fields.get("result") is not None else None, traceback=traceback,
-            outputs=[wire.Output(**output) for output in answer.outputs], truncated_bytes=int(_milliseconds(fields.get("dropped"))),
-            error=error, peak_memory_bytes=peak, cpu_ms=_milliseconds(fields.get("cpu_ms")),
-            code_sha256=hashlib.sha256(account.request.code.encode("utf-8", "replace")).hexdigest(), code=account.request.code)
+        execution = self._so_far(account, "done").model_copy(update={
+            "verdict": verdict, "tier": account.tier(),
+            "started_at": account.created_at + (started - account.arrived), "ended_at": time.time(),
+            "wait_ms": (started - account.arrived) * 1000 + import_ms,
+            "run_ms": max(0.0, _milliseconds(fields.get("run_ms")) - import_ms) if fields else (answer.ended - started) * 1000,
+            "lead_ms": session.lead_ms(account.needs.packages, account.arrived), "notice": account.notice, "late_imports": late, "stdout": "".join(answer.stdout), "stderr": "".join(answer.stderr),
+            "result": str(fields["result"])[:1_000_000] if fields.get("result") is not None else None, "traceback": traceback,
+            "outputs": [wire.Output(**output) for output in answer.outputs], "truncated_bytes": int(_milliseconds(fields.get("dropped"))),
+            "error": error, "peak_memory_bytes": answer.peak_bytes, "cpu_ms": answer.cpu_ms})
         note(self._notes, session.id, "execution", verdict, (answer.ended - started) * 1000,
              {"execution": account.id, "tier": execution.tier, "wait_ms": execution.wait_ms, "run_ms": execution.run_ms})
         if sandbox.alive:
@@ -298,12 +393,16 @@ class Executor:
         else:
             sandbox.become("lost")
             self._fleet.give_back(sandbox)
-            session.sandbox = None
+            session.sandbox = None  # the record of this very execution says so
         self._fleet.show(sandbox)
         return execution
 
     def _rest(self, sandbox: PooledSandbox) -> None:
-        if sandbox.state == "ready":
+        if sandbox.state != "ready":
+            return
+        if sandbox.network and sandbox.network.busy:
+            asyncio.get_running_loop().call_later(FREEZE_AFTER_SECONDS, self._rest, sandbox)
+        else:
             sandbox.box.freeze()
 
     def _refusal(self, session: Session, account: _Account, problem: Exception) -> wire.Execution:
@@ -314,12 +413,24 @@ class Executor:
         if session.sandbox and not session.sandbox.alive:
             session.sandbox.become("lost")
             self._fleet.give_back(session.sandbox)
-            session.sandbox = None
+            session.lose("the sandbox died")
+        return self._so_far(account, "done").model_copy(update={"verdict": "refused", "ended_at": time.time(), "error": reason})
+
+    def _so_far(self, account: _Account, state: wire.ExecutionState) -> wire.Execution:
+        """What is known of an execution now."""
+        session, request = account.session, account.request
+        assert session
         return wire.Execution(
-            id=account.id, session=session.id, source=account.request.source, state="done", verdict="refused",
-            found_by=account.found_by, created_at=account.created_at, ended_at=time.time(), stages=wire.Stages.model_validate(account.stages),
-            predicted=session.record.accepted if session.record else [], needed=sorted(account.needs.packages), missing=account.missing,
-            error=reason, code_sha256=hashlib.sha256(account.request.code.encode("utf-8", "replace")).hexdigest(), code=account.request.code)
+            id=account.id, session=session.id, sandbox=account.sandbox.id if account.sandbox else None, source=request.source,
+            language=request.language, state=state, found_by=account.found_by, created_at=account.created_at,
+            stages=wire.Stages.model_validate(account.stages), predicted=session.record.accepted if session.record else [],
+            needed=sorted(account.needs.packages), missing=account.missing, code_sha256=account.digest, code=request.code)
+
+
+def _time_limit(session: Session, request: wire.ExecutionRequest) -> float:
+    """Seconds: what the request says, else its session's plan, else the setting."""
+    planned = session.record.plan.timeout_seconds if session.record else None
+    return request.timeout_seconds or planned or settings.get("timeout_seconds")
 
 
 def _names(requirements: list[str]) -> list[str]:

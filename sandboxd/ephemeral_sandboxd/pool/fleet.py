@@ -10,37 +10,37 @@ from collections.abc import Callable
 
 from ephemeral import wire
 from ephemeral.tasks import Tasks
-from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.errors import Busy, SandboxdError, Unavailable
+from ephemeral_sandboxd.pool.admission import Admission
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox, image_of
-from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.pool.stock import Stock, Stocks
+from ephemeral_sandboxd.pool.worth import CERTAIN
 from ephemeral_sandboxd.runtimes import Gone, Runtime, Size
 
 log = logging.getLogger(__name__)
 
 TYPICAL_SANDBOX_BYTES = 150 << 20
-"""What a sandbox with a science stack imported holds (measured 125-150 MB): the reservation for one that is starting."""
+"""What a sandbox with a science stack imported holds (measured 125-150 MB): the reservation for one that is booting."""
+EMPTY_SANDBOX_BYTES = 40 << 20
+"""What one holds that was restored with nothing imported (measured 34 MB)."""
 
 
 class Fleet:
     """Owns every sandbox. ``changed`` is called with a sandbox whenever something that is shown of it changed."""
 
-    def __init__(self, runtime: Runtime, environments: Environments, snapshots: Snapshots, *, size: Size, spares: int,
-                 budget_bytes: int, changed: Callable[[wire.Sandbox], None]):
+    def __init__(self, runtime: Runtime, stocks: Stocks, *, size: Size, spares: int, budget_bytes: int, changed: Callable[[wire.Sandbox], None]):
         self.runtime = runtime
         self.default_size = size
-        self.budget_bytes = budget_bytes
-        self._environments = environments
-        self._snapshots = snapshots
+        self._stocks = stocks
         self._spares_wanted = spares
         self._changed = changed
         self._all: dict[str, PooledSandbox] = {}
-        self._starting = 0
         self._tasks = Tasks()
         self._filling = asyncio.Lock()
         self._closing = False
-        self.evict: Callable[[], bool] = lambda: False
-        """Set by the owner of the sessions: give one idle sandbox back; whether there was one."""
+        self.admission = Admission(budget_bytes, lambda: self.memory_used_bytes, self._yield_one)
+        self.evict: Callable[[float], bool] = lambda worth: False
+        """Set by the owner of the sessions: give one idle sandbox back that is worth less than this; whether there was one."""
 
     # --------------------------------------------------------------------------------------------- asking
 
@@ -55,36 +55,44 @@ class Fleet:
 
     @property
     def memory_used_bytes(self) -> int:
-        return sum(sandbox.memory_bytes for sandbox in self._all.values()) + self._starting * TYPICAL_SANDBOX_BYTES
+        """What all sandboxes hold, measured a second ago at most."""
+        return sum(sandbox.memory_bytes for sandbox in self._all.values())
 
     # --------------------------------------------------------------------------------------------- starting
 
-    async def boot(self, *, size: Size | None = None, base: bool = True) -> PooledSandbox:
+    async def boot(self, stock: Stock, *, size: Size | None = None, base: bool = True, worth: float = CERTAIN) -> PooledSandbox:
         """A fresh sandbox with the base environment mounted (or nothing at all), its guest answering. State: booting."""
-        environments = [self._environments.base.id] if base and self._environments.base else []
-        return await self._start(environments, [False] * len(environments), size or self.default_size, None)
+        environments = stock.base if base else []
+        return await self._start(stock, environments, [False] * len(environments), size or self.default_size, None, worth)
 
-    async def restore(self, snapshot: wire.Snapshot, *, size: Size | None = None) -> PooledSandbox:
+    async def restore(self, stock: Stock, snapshot: wire.Snapshot, *, size: Size | None = None, worth: float = CERTAIN) -> PooledSandbox:
         """A sandbox from a snapshot. A failed restore is counted and raised as errors.Unavailable: boot instead."""
         try:
-            sandbox = await self._start(snapshot.environments, self._snapshots.firsts(snapshot.id), size or self.default_size, snapshot)
-        except SandboxdError:
-            self._snapshots.failed(snapshot.id)
+            sandbox = await self._start(stock, snapshot.environments, stock.snapshots.firsts(snapshot.id), size or self.default_size, snapshot, worth)
+        except Unavailable:
+            stock.snapshots.failed(snapshot.id)
             raise
-        self._snapshots.restored(snapshot.id)
-        sandbox.started_from = snapshot.id
-        sandbox.modules = dict.fromkeys(snapshot.modules, 0.0)
+        stock.snapshots.restored(snapshot.id)
+        sandbox.restored_from(snapshot)
         return sandbox
 
-    async def take(self, modules: list[str], environments: list[str], *, size: Size | None = None) -> tuple[PooledSandbox, str]:
-        """The sandbox closest to having ``modules`` imported, and how it came: ``restore``, ``spare`` or ``boot``."""
-        snapshot = self._snapshots.nearest(modules, environments)
+    async def take(self, stock: Stock, modules: list[str], environments: list[str], *, size: Size | None = None,
+                   worth: float = CERTAIN) -> tuple[PooledSandbox, str]:
+        """The sandbox closest to having ``modules`` imported, and how it came: ``restore``, ``spare`` or ``boot``.
+
+        Raises Busy or Declined (see Admission), or Unavailable.
+        """
+        if size and size.disk_bytes != self.default_size.disk_bytes:
+            return await self.boot(stock, size=size, worth=worth), "boot"  # the scratch of a snapshot has the size it was made with
+        snapshot = stock.snapshots.nearest(modules, environments)
         if snapshot and snapshot.modules:
             try:
-                return await self.restore(snapshot, size=size), "restore"
-            except SandboxdError as problem:
+                return await self.restore(stock, snapshot, size=size, worth=worth), "restore"
+            except Unavailable as problem:
                 log.warning("falling back to a boot: %s", problem)
         for spare in self.spares():
+            if spare.stock is not stock:
+                continue
             if size and size != spare.box.size:
                 try:
                     spare.box.resize(size)
@@ -93,55 +101,50 @@ class Fleet:
             spare.become("preparing")
             self.fill_soon()
             return spare, "spare"
-        return await self._bare(size), "boot"
+        return await self._bare(stock, size, worth), "boot"
 
-    async def _bare(self, size: Size | None = None) -> PooledSandbox:
+    async def _bare(self, stock: Stock, size: Size | None = None, worth: float = CERTAIN) -> PooledSandbox:
         """The base environment and nothing imported: restored where a bare snapshot exists, else booted."""
-        bare = self._snapshots.exact([], [self._environments.base.id] if self._environments.base else [])
+        bare = stock.snapshots.exact([], stock.base)
         if bare:
             try:
-                return await self.restore(bare, size=size)
-            except SandboxdError as problem:
+                return await self.restore(stock, bare, size=size, worth=worth)
+            except Unavailable as problem:
                 log.warning("falling back to a boot: %s", problem)
-        return await self.boot(size=size)
+        return await self.boot(stock, size=size, worth=worth)
 
-    async def _start(self, environments: list[str], firsts: list[bool], size: Size, snapshot: wire.Snapshot | None) -> PooledSandbox:
-        self._admit()
-        self._starting += 1
-        try:
+    async def _start(self, stock: Stock, environments: list[str], firsts: list[bool], size: Size, snapshot: wire.Snapshot | None,
+                     worth: float) -> PooledSandbox:
+        async with self.admission.room(expected_bytes(snapshot), worth):
+            if self._closing:
+                raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
             name = f"s{secrets.token_hex(5)}"
-            slots = {slot: self._environments.mount(environment) for slot, environment in enumerate(environments)}
-            image = image_of(self._snapshots.directory(snapshot.id)) if snapshot else None
+            slots = {slot: stock.environments.mount(environment) for slot, environment in enumerate(environments)}
+            image = image_of(stock.snapshots.directory(snapshot.id)) if snapshot else None
             try:
-                box = await self.runtime.start(name, size, image, slots)
+                box = await self.runtime.start(name, size, image, slots, stock.root.path)
             except Unavailable as problem:
                 if snapshot:
                     raise  # the caller boots instead
                 # Seen once in some hundred starts on a busy machine: the sentry ends before it answers.
                 log.warning("starting once more: %s", problem)
-                box = await self.runtime.start(f"{name}b", size, None, slots)
-        finally:
-            self._starting -= 1
-        sandbox = PooledSandbox(box, self.runtime.name, self.runtime.isolation)
-        sandbox.adopt_mounts(environments, firsts)
-        if not snapshot and environments:
-            await sandbox.look()
-        self._all[sandbox.id] = sandbox
-        self._measure(sandbox)
+                box = await self.runtime.start(f"{name}b", size, None, slots, stock.root.path)
+            sandbox = PooledSandbox(box, stock, self.runtime.name, self.runtime.isolation)
+            sandbox.adopt_mounts(environments, firsts)
+            if not snapshot and environments:
+                await sandbox.look()
+            self._all[sandbox.id] = sandbox
+            self._measure(sandbox)
         self._changed(sandbox.wire())
         return sandbox
 
-    def _admit(self) -> None:
-        """Make room for one more, or raise errors.Busy."""
-        if self._closing:
-            raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
-        while self.memory_used_bytes + TYPICAL_SANDBOX_BYTES > self.budget_bytes:
-            spare = next(iter(self.spares()), None)
-            if spare:
-                self.give_back(spare)
-            elif not self.evict():
-                raise Busy("no memory left", f"sandboxes hold {self.memory_used_bytes >> 20} MiB of {self.budget_bytes >> 20} MiB",
-                           "end a session, or raise EPHEMERAL_MEMORY_BUDGET_BYTES")
+    def _yield_one(self, worth: float) -> bool:
+        """Give back a spare, else what the sessions can best do without."""
+        spare = next(iter(self.spares()), None)
+        if spare:
+            self.give_back(spare)
+            return True
+        return self.evict(worth)
 
     # --------------------------------------------------------------------------------------------- spares
 
@@ -154,10 +157,10 @@ class Fleet:
         """Boot spares until there are as many as wanted."""
         async with self._filling:
             while len(self.spares()) < self._spares_wanted and not self._closing:
-                if self.memory_used_bytes + 2 * TYPICAL_SANDBOX_BYTES > self.budget_bytes:
+                if self.admission.waiting or self.memory_used_bytes + 2 * TYPICAL_SANDBOX_BYTES > self.admission.budget_bytes:
                     return
                 try:
-                    sandbox = await self._bare()
+                    sandbox = await self._bare(self._stocks.default)
                 except SandboxdError as problem:
                     log.warning("no spare sandbox: %s", problem)
                     return
@@ -173,11 +176,15 @@ class Fleet:
     def measure(self) -> None:
         """Read every sandbox's memory. Lost ones are noticed here: health is an answer, not a state."""
         for sandbox in list(self._all.values()):
-            self._measure(sandbox)
+            if not (sandbox.box.frozen and sandbox.measured_frozen):
+                self._measure(sandbox)
+        self.admission.relieve()
+        self.admission.changed()
 
     def _measure(self, sandbox: PooledSandbox) -> None:
         with contextlib.suppress(OSError):
             sandbox.memory_bytes = sandbox.box.usage().memory_bytes
+        sandbox.measured_frozen = sandbox.box.frozen
 
     def give_back(self, sandbox: PooledSandbox) -> asyncio.Task[None] | None:
         """Delete a sandbox in the background, off anybody's path. None when it is gone already."""
@@ -186,17 +193,24 @@ class Fleet:
         sandbox.become("deleted")
         sandbox.memory_bytes = 0
         self._changed(sandbox.wire())
-        return self._tasks.start(sandbox.box.delete(), f"delete {sandbox.id}")
+        self.admission.changed()
+        return self._tasks.start(sandbox.release(), f"delete {sandbox.id}")
 
     async def close(self) -> None:
         """Delete every sandbox and wait until nothing of them is left."""
         self._closing = True
+        self.admission.close()
         while True:
             for sandbox in self.all():
                 self.give_back(sandbox)
             await self._tasks.settle()
             if not self._all:  # a spare that was starting meanwhile is here only now
                 return
+
+
+def expected_bytes(snapshot: wire.Snapshot | None) -> int:
+    """Memory to reserve for a sandbox that is starting; a restored one holds its snapshot's pages and little more."""
+    return TYPICAL_SANDBOX_BYTES if snapshot is None else EMPTY_SANDBOX_BYTES + snapshot.size_bytes
 
 
 async def bring_to_rest(sandbox: PooledSandbox) -> None:

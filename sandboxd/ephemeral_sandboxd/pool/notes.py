@@ -9,7 +9,7 @@ from ephemeral import wire
 
 
 class Notes(Protocol):
-    """Every call returns at once and never raises."""
+    """Every call that is not awaited returns at once; none raises."""
 
     def session(self, session: wire.Session) -> None: ...
     def plan(self, record: wire.PlanRecord) -> None: ...
@@ -19,6 +19,14 @@ class Notes(Protocol):
     def snapshot(self, snapshot: wire.Snapshot) -> None: ...
     def moment(self, moment: wire.Moment) -> None: ...
     def next_plan_id(self) -> int: ...
+
+    def mark_lost(self) -> list[str]:
+        """Called once, at the start: what an earlier daemon left unfinished is over. Returns the sessions in whose sandbox something had run."""
+        ...
+
+    async def prune(self) -> object:
+        """Delete what is older than is kept."""
+        ...
 
     def health(self) -> dict[str, str]:
         """What was lost and what is wrong; empty when all is well."""

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ephemeral import wire
-from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.errors import SandboxdError, Unavailable
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.sandbox import image_of
-from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.pool.stock import Stock
 from ephemeral_sandboxd.runtimes import Gone
 
 log = logging.getLogger(__name__)
@@ -24,12 +23,10 @@ STDLIB = Path(__file__).parent.parent / "data" / "stdlib.txt"
 class Photographer:
     """One snapshot at a time; the pool decides when."""
 
-    def __init__(self, fleet: Fleet, environments: Environments, snapshots: Snapshots):
+    def __init__(self, fleet: Fleet):
         self._fleet = fleet
-        self._environments = environments
-        self._snapshots = snapshots
 
-    async def take(self, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool], *,
+    async def take(self, stock: Stock, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool], *,
                    shared: bool = False, politely: bool = False) -> wire.Snapshot:
         """A snapshot of ``modules`` imported with ``environments`` mounted in this order (slot 0 first).
 
@@ -37,14 +34,14 @@ class Photographer:
         errors.Unavailable with the reason.
         """
         name = " ".join(modules) or "nothing imported"
-        base = self._environments.base
-        sandbox = await self._fleet.boot(base=bool(environments and base and environments[0] == base.id))
-        draft = self._snapshots.reserve(self._snapshots.key(modules, environments), shared=shared)
+        base = stock.base
+        sandbox = await self._fleet.boot(stock, base=bool(base) and list(environments[:1]) == base)
+        draft = stock.snapshots.reserve(stock.snapshots.key(modules, environments), shared=shared)
         try:
             if politely:
                 sandbox.box.yield_cpu()
             for environment, first in list(zip(environments, firsts, strict=True))[len(sandbox.mounted):]:
-                sandbox.mount(self._environments, environment, first=first)
+                sandbox.mount(environment, first=first)
             await sandbox.look()
             for module in read_requirements(STDLIB):
                 await sandbox.preload(module)
@@ -55,17 +52,17 @@ class Photographer:
                 raise Unavailable("snapshot failed", f"importing {name}: {next(iter(sandbox.broken.values()))}", "see the package's requirements")
             await sandbox.settle()
             await sandbox.box.checkpoint(image_of(draft))
-            return self._snapshots.keep(draft, modules, environments, list(firsts), import_ms)
+            return stock.snapshots.keep(draft, modules, environments, list(firsts), import_ms)
         except (Gone, OSError) as problem:
             raise Unavailable("snapshot failed", f"{name}: {problem}", "ephemeral doctor") from problem
         finally:
             self._fleet.give_back(sandbox)
             shutil.rmtree(draft, ignore_errors=True)
 
-    async def take_if_missing(self, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool]) -> None:
+    async def take_if_missing(self, stock: Stock, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool]) -> None:
         """For the background: what fails is logged, not raised."""
-        if self._fleet.runtime.can_snapshot and not self._snapshots.exact(modules, environments):
+        if self._fleet.runtime.can_snapshot and not stock.snapshots.exact(modules, environments):
             try:
-                await self.take(modules, environments, firsts, politely=True)
+                await self.take(stock, modules, environments, firsts, politely=True)
             except SandboxdError as problem:
                 log.warning("%s", problem)

@@ -13,17 +13,20 @@ from dataclasses import replace
 
 from ephemeral import names, wire
 from ephemeral.tasks import Tasks
-from ephemeral_sandboxd.environments import Environments, Prepared
+from ephemeral_sandboxd.environments import Prepared
 from ephemeral_sandboxd.errors import SandboxdError
 from ephemeral_sandboxd.pool import needs
-from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest
+from ephemeral_sandboxd.pool.admission import Declined
+from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest, expected_bytes
 from ephemeral_sandboxd.pool.idle import IdleWork
 from ephemeral_sandboxd.pool.late import LateImports
+from ephemeral_sandboxd.pool.network import connect
 from ephemeral_sandboxd.pool.notes import Notes, Stopwatch, note
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
 from ephemeral_sandboxd.pool.sessions import Build, Session
-from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.pool.stock import Stocks
+from ephemeral_sandboxd.pool.worth import of_plan
 from ephemeral_sandboxd.runtimes import Gone, Size
 
 log = logging.getLogger(__name__)
@@ -37,11 +40,9 @@ SNAPSHOT_PAYS_MS = 150.0
 class Preparer:
     """Fulfils plans, and leaves what would serve the next session better as work for quiet times."""
 
-    def __init__(self, fleet: Fleet, environments: Environments, snapshots: Snapshots, photographer: Photographer, late: LateImports,
-                 notes: Notes, idle: IdleWork):
+    def __init__(self, fleet: Fleet, stocks: Stocks, photographer: Photographer, late: LateImports, notes: Notes, idle: IdleWork):
         self._fleet = fleet
-        self._environments = environments
-        self._snapshots = snapshots
+        self._stocks = stocks
         self._late = late
         self._notes = notes
         self._photographer = photographer
@@ -49,8 +50,10 @@ class Preparer:
         self._tasks = Tasks()
 
     def plan(self, session: Session, plan: wire.Plan) -> wire.PlanRecord:
-        """Take up a plan: it replaces the one before. Returns at once; the work goes on behind."""
-        refused = {want.package: reason for want in plan.wants if (reason := self._environments.check(want.package))}
+        """Take up a plan: it replaces the one before. Returns at once; the work goes on behind. Raises NotFound for a root that is none."""
+        if plan.root and not (session.sandbox and session.sandbox.executions):
+            session.stock = self._stocks.get(plan.root)
+        refused = {want.package: reason for want in plan.wants if (reason := session.stock.environments.check(want.package))}
         accepted = sorted({names.normalize(want.package) for want in plan.wants} - {names.normalize(name) for name in refused})
         record = wire.PlanRecord(id=self._notes.next_plan_id(), session=session.id, plan=plan, accepted=accepted, refused=refused,
                                  outcome="nothing" if plan.action == "nothing" else "building")
@@ -88,6 +91,8 @@ class Preparer:
             try:
                 async with session.lock:
                     await self._fulfil(session, record)
+            except Declined as reason:
+                self._outcome(record, "declined", error=str(reason))
             except (SandboxdError, Gone, OSError, IndexError) as problem:
                 log.warning("plan %s of session %s: %s", record.id, session.id, problem)
                 self._outcome(record, "failed", error=str(problem)[:500])
@@ -113,10 +118,10 @@ class Preparer:
         modules = list(plan.modules) or [module for package in record.accepted for module in names.modules_for(package)]
         wanted = needs.canonical(modules)
         versions = {names.normalize(want.package): want.version for want in plan.wants}
-        lacking = self.lacking(session.sandbox, {package: versions.get(package) for package in record.accepted})
-        fetch = asyncio.get_running_loop().create_task(self._environments.prepare(lacking)) if lacking else None
+        lacking = self.lacking(session, {package: versions.get(package) for package in record.accepted})
+        fetch = asyncio.get_running_loop().create_task(session.stock.environments.prepare(lacking)) if lacking else None
         try:
-            environments = self._base()
+            environments = session.stock.base
             if fetch:
                 # A resolution that is cached answers at once, and then a snapshot of this very environment may exist.
                 await asyncio.wait([fetch], timeout=0.05)
@@ -132,15 +137,13 @@ class Preparer:
                 fetch.cancel()
         return await self._import(session, sandbox, wanted, modules) or changed
 
-    def lacking(self, sandbox: PooledSandbox | None, packages: dict[str, str | None]) -> list[str]:
+    def lacking(self, session: Session, packages: dict[str, str | None]) -> list[str]:
         """Requirements among ``packages`` that neither the base environment nor what is mounted provides."""
-        have = self._environments.provided_by(sandbox.environments if sandbox else self._base())
-        base = self._environments.base
+        stock, sandbox = session.stock, session.sandbox
+        have = stock.environments.provided_by(sandbox.environments if sandbox else stock.base)
+        base = stock.environments.base
         return [needs.requirement(package, version) for package, version in sorted(packages.items())
                 if package not in have or (version and base and base.packages.get(package, version) != version)]
-
-    def _base(self) -> list[str]:
-        return [self._environments.base.id] if self._environments.base else []
 
     async def _stand_up(self, session: Session, plan: wire.Plan, record: wire.PlanRecord, wanted: list[str], environments: list[str]) -> bool:
         """Give the session a sandbox, or a better one as long as nothing has run in its own."""
@@ -148,12 +151,17 @@ class Preparer:
         if sandbox and not sandbox.alive:
             self._fleet.give_back(sandbox)
             sandbox = session.sandbox = None
+        if sandbox and sandbox.stock is not session.stock and not sandbox.executions:
+            self._fleet.give_back(sandbox)  # the plan has found another root filesystem
+            sandbox = session.sandbox = None
         if sandbox and (sandbox.executions or not self._better(sandbox, wanted, environments)):
             if plan.memory_bytes or plan.cpus:
                 self._resize(session, plan)
             return False
         began = time.perf_counter()
-        fresh, how = await self._fleet.take(wanted, environments, size=self._size(plan))
+        nearest = session.stock.snapshots.nearest(wanted, environments)
+        worth = of_plan(plan, nearest.import_ms if nearest else None, expected_bytes(nearest))
+        fresh, how = await self._fleet.take(session.stock, wanted, environments, size=self._size(plan), worth=worth)
         if fresh.state != "preparing":
             fresh.become("preparing")
         fresh.session = session.id
@@ -171,10 +179,8 @@ class Preparer:
         """Whether restoring the nearest snapshot saves enough over importing what this sandbox still lacks."""
         if all(module in sandbox.modules or module in sandbox.broken for module in wanted):
             return False
-        nearest = self._snapshots.nearest(wanted, environments)
-        start = next((snapshot for snapshot in self._snapshots.all() if snapshot.id == sandbox.started_from), None)
-        have_ms = sum(sandbox.modules.values()) + (start.import_ms if start else 0.0)
-        return nearest is not None and nearest.import_ms - have_ms > SWAP_SAVES_MS
+        nearest = sandbox.stock.snapshots.nearest(wanted, environments)
+        return nearest is not None and nearest.import_ms - sandbox.imports_ms > SWAP_SAVES_MS
 
     async def _mount_when_fetched(self, session: Session, sandbox: PooledSandbox, fetch: asyncio.Task[Prepared], packages: frozenset[str]) -> bool:
         """Mount what had to be fetched; not waited for when code arrives that does not need it."""
@@ -198,9 +204,9 @@ class Preparer:
         """The mount alone, for a guest that is told of it otherwise. Raises IndexError, OSError."""
         self._notes.environment(prepared.environment)
         if not prepared.environment.compiled:
-            self._idle.add("byte-compile", self._environments.compile_pending)
+            self._idle.add(f"byte-compile {session.stock.name}", session.stock.environments.compile_pending)
         with Stopwatch(self._notes, session.id, "mount", " ".join(prepared.environment.requested), sandbox=sandbox.id):
-            sandbox.mount(self._environments, prepared.environment.id, first=prepared.replaces_base)
+            sandbox.mount(prepared.environment.id, first=prepared.replaces_base)
 
     async def _import(self, session: Session, sandbox: PooledSandbox, wanted: list[str], modules: list[str]) -> bool:
         """Import ahead, module by module: a newer plan or arriving code is noticed between two of them."""
@@ -225,11 +231,12 @@ class Preparer:
             return True
         await self._rest(session, sandbox)
         if by_hand_ms > SNAPSHOT_PAYS_MS and not any(module in sandbox.broken for module in wanted):
-            environments, firsts = sandbox.environments, [mounted.first for mounted in sandbox.mounted]
-            self._idle.add(f"snapshot of {' '.join(wanted)}", lambda: self._photographer.take_if_missing(wanted, environments, firsts))
+            stock, environments, firsts = sandbox.stock, sandbox.environments, [mounted.first for mounted in sandbox.mounted]
+            self._idle.add(f"snapshot of {' '.join(wanted)} on {stock.name}", lambda: self._photographer.take_if_missing(stock, wanted, environments, firsts))
         return True
 
     async def _rest(self, session: Session, sandbox: PooledSandbox) -> None:
+        await connect(session, sandbox, self._notes)
         if not session.hurry.is_set():
             await bring_to_rest(sandbox)
         sandbox.become("ready")
@@ -243,7 +250,8 @@ class Preparer:
 
     def _size(self, plan: wire.Plan) -> Size:
         size = self._fleet.default_size
-        return replace(size, memory_bytes=plan.memory_bytes or size.memory_bytes, cpus=plan.cpus or size.cpus)
+        return replace(size, memory_bytes=plan.memory_bytes or size.memory_bytes, cpus=plan.cpus or size.cpus,
+                       disk_bytes=plan.disk_bytes or size.disk_bytes)
 
     def _resize(self, session: Session, plan: wire.Plan) -> None:
         if session.sandbox:

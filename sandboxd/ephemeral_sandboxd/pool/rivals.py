@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from ephemeral_sandboxd.commands import run
-from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.environments.index import Index
 from ephemeral_sandboxd.environments.target import Target
@@ -22,7 +21,7 @@ from ephemeral_sandboxd.errors import Unavailable
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
-from ephemeral_sandboxd.pool.snapshots import Snapshots
+from ephemeral_sandboxd.pool.stock import Stock
 from ephemeral_sandboxd.runtimes.spec import SLOT_COUNT, SLOTS
 
 FAT = Path(__file__).parent.parent / "data" / "fat.txt"
@@ -32,18 +31,17 @@ INSTALL_TIMEOUT_SECONDS = 300
 class Rivals:
     """``folder`` is on the store's file system, so that uv can hard-link from its cache, as it would for its users."""
 
-    def __init__(self, fleet: Fleet, environments: Environments, snapshots: Snapshots, photographer: Photographer, folder: Path):
+    def __init__(self, fleet: Fleet, stock: Stock, photographer: Photographer, folder: Path):
         self._fleet = fleet
-        self._environments = environments
-        self._snapshots = snapshots
+        self._stock = stock
         self._photographer = photographer
         self._folder = folder
-        self._index = Index.configured(Target(environments.python))
+        self._index = Index.configured(Target(stock.environments.python))
         self._making_fat = asyncio.Lock()
 
     async def fresh(self) -> PooledSandbox:
         """A sandbox booted now, with nothing mounted."""
-        return await self._fleet.boot(base=False)
+        return await self._fleet.boot(self._stock, base=False)
 
     async def install(self, sandbox: PooledSandbox, packages: list[str], *, cached: bool) -> dict[str, float]:
         """Install with uv as its users do and put it under the sandbox. Returns the stages' milliseconds."""
@@ -75,10 +73,9 @@ class Rivals:
     async def fat(self) -> PooledSandbox:
         """The fat snapshot, restored; made when it does not exist yet (minutes, not part of anybody's figures)."""
         modules = read_requirements(FAT)
-        base = self._environments.base
-        environments = [base.id] if base else []
+        environments = self._stock.base
         async with self._making_fat:
-            snapshot = self._snapshots.exact(modules, environments)
+            snapshot = self._stock.snapshots.exact(modules, environments)
             if snapshot is None:
-                snapshot = await self._photographer.take(modules, environments, [False] * len(environments), shared=True)
-        return await self._fleet.restore(snapshot)
+                snapshot = await self._photographer.take(self._stock, modules, environments, [False] * len(environments), shared=True)
+        return await self._fleet.restore(self._stock, snapshot)

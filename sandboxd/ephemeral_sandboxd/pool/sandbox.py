@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from ephemeral import wire
-from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.pool.lifecycle import move
+from ephemeral_sandboxd.pool.network import Network
 from ephemeral_sandboxd.pool.rehearsals import rehearsal
+from ephemeral_sandboxd.pool.stock import Stock
 from ephemeral_sandboxd.runtimes import Box
 from ephemeral_sandboxd.runtimes.spec import SLOT_COUNT
 
@@ -32,8 +33,9 @@ class Mounted:
 class PooledSandbox:
     """One box in the pool. Only the pool's other modules call it, on the event loop."""
 
-    def __init__(self, box: Box, runtime: Literal["gvisor", "docker"], isolation: str):
+    def __init__(self, box: Box, stock: Stock, runtime: Literal["gvisor", "docker"], isolation: str):
         self.box = box
+        self.stock = stock
         self.id = box.name
         self.state: wire.SandboxState = "booting"
         self.session: str | None = None
@@ -44,7 +46,11 @@ class PooledSandbox:
         self.broken: dict[str, str] = {}
         """Modules whose import failed -> why; not tried again."""
         self.executions = 0
+        self.network: Network | None = None
         self.memory_bytes = 0
+        self.measured_frozen = False
+        """``memory_bytes`` was read since it froze: it cannot have changed."""
+        self._restored_ms = 0.0
         self.created_at = time.time()
         self._runtime = runtime
         self._isolation = isolation
@@ -64,7 +70,23 @@ class PooledSandbox:
         """The slots as the guest sees them: (after the base environment, before it)."""
         return [m.path for m in self.mounted if not m.first], [m.path for m in self.mounted if m.first]
 
-    def mount(self, environments: Environments, environment: str, *, first: bool = False) -> None:
+    def restored_from(self, snapshot: wire.Snapshot) -> None:
+        self.started_from = snapshot.id
+        self.modules = dict.fromkeys(snapshot.modules, 0.0)
+        self._restored_ms = snapshot.import_ms
+
+    @property
+    def imports_ms(self) -> float:
+        """What the imports took that stand ready in it: here, or when its snapshot was made."""
+        return self._restored_ms + sum(self.modules.values())
+
+    async def release(self) -> None:
+        """Close what it has open and delete it. Never raises."""
+        if self.network:
+            await self.network.close()
+        await self.box.delete()
+
+    def mount(self, environment: str, *, first: bool = False) -> None:
         """Put an environment under this sandbox, running or not: one bind mount. Does nothing when it is there already.
 
         Raises IndexError when no slot is free, OSError when the kernel refuses.
@@ -73,7 +95,7 @@ class PooledSandbox:
             return
         if len(self.mounted) >= SLOT_COUNT:
             raise IndexError(f"all {SLOT_COUNT} slots of {self.id} are taken: end the session and start a new one")
-        path = self.box.mount(len(self.mounted), environments.mount(environment))
+        path = self.box.mount(len(self.mounted), self.stock.environments.mount(environment))
         self.mounted.append(Mounted(environment, path, first))
 
     def adopt_mounts(self, environments: list[str], firsts: list[bool]) -> None:
@@ -120,9 +142,9 @@ class PooledSandbox:
     def wire(self) -> wire.Sandbox:
         return wire.Sandbox(
             id=self.id, session=self.session, runtime=self._runtime, isolation=self._isolation, state=self.state,
-            frozen=self.box.frozen, started_from=self.started_from, environments=self.environments,
+            frozen=self.box.frozen, root=self.stock.name, started_from=self.started_from, environments=self.environments,
             modules=sorted(self.modules), memory_bytes=self.memory_bytes, memory_limit_bytes=self.box.size.memory_bytes,
-            cpus=self.box.size.cpus, executions=self.executions, created_at=self.created_at)
+            cpus=self.box.size.cpus, disk_bytes=self.box.size.disk_bytes, executions=self.executions, created_at=self.created_at)
 
 
 def image_of(directory: Path) -> Path:

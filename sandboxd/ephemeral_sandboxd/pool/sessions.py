@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ephemeral import wire
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
+from ephemeral_sandboxd.pool.stock import DEFAULT, Stock, Stocks
 
 CLAIM_WAIT_SECONDS = 0.05
 """How long an execution that names no session waits for the proxy's claim of its code (the tee runs beside the call)."""
@@ -31,8 +32,13 @@ class Session:
     """One conversation, as the pool knows it. ``lock`` is held by whoever works on its sandbox."""
 
     id: str
+    stock: Stock
     app: str = ""
     policy: wire.Policy = "ours"
+    network: tuple[str, ...] = ()
+    """Domains that its code may reach."""
+    lost: str | None = None
+    """Why the sandbox it had is gone, until it has been told so."""
     started_at: float = field(default_factory=time.time)
     last_at: float = field(default_factory=time.time)
     last_seen: float = field(default_factory=time.monotonic)
@@ -51,6 +57,12 @@ class Session:
     builds: list[Build] = field(default_factory=list)
     executions: int = 0
     memory_seconds: float = 0.0
+
+    def lose(self, why: str) -> None:
+        """Its sandbox is gone. What had run in it is worth a word to whoever executes next."""
+        if self.sandbox and self.sandbox.executions:
+            self.lost = f"{why}: variables and files of earlier calls are gone"
+        self.sandbox = None
 
     def touch(self) -> None:
         self.last_at, self.last_seen = time.time(), time.monotonic()
@@ -75,7 +87,8 @@ class Session:
 
     def wire(self) -> wire.Session:
         return wire.Session(
-            id=self.id, app=self.app, policy=self.policy, state="ended" if self.ended_at else "active", started_at=self.started_at,
+            id=self.id, app=self.app, policy=self.policy, state="ended" if self.ended_at else "active",
+            root=self.stock.name, network=list(self.network), started_at=self.started_at,
             last_at=self.last_at, ended_at=self.ended_at, sandbox=self.sandbox.id if self.sandbox else None, executions=self.executions,
             builds=len(self.builds), wasted=sum(not build.used for build in self.builds) if self.ended_at else 0,
             memory_seconds=round(self.memory_seconds, 3))
@@ -84,7 +97,9 @@ class Session:
 class Sessions:
     """The active sessions, and the claims that tie streamed code to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, stocks: Stocks) -> None:
+        self._stocks = stocks
+        self._bereaved: dict[str, str] = {}
         self._active: dict[str, Session] = {}
         self._claims: OrderedDict[str, deque[str]] = OrderedDict()
         self._claimed = asyncio.Event()
@@ -95,12 +110,17 @@ class Sessions:
     def get(self, session_id: str) -> Session | None:
         return self._active.get(session_id)
 
-    def open(self, session_id: str | None, app: str = "", policy: wire.Policy = "ours") -> Session:
-        """The active session of that id, opened when it is new."""
+    def bereave(self, session_id: str, why: str) -> None:
+        """A session of an earlier daemon whose sandbox, in which something had run, died with it."""
+        self._bereaved[session_id] = f"{why}: variables and files of earlier calls are gone"
+
+    def open(self, session_id: str | None, app: str = "", policy: wire.Policy = "ours", root: str = DEFAULT) -> Session:
+        """The active session of that id, opened when it is new. Raises NotFound for a root filesystem that is none."""
         session_id = session_id or f"x{secrets.token_hex(6)}"
         session = self._active.get(session_id)
         if session is None:
-            session = self._active[session_id] = Session(session_id, app=app, policy=policy)
+            session = Session(session_id, self._stocks.get(root), app=app, policy=policy, lost=self._bereaved.pop(session_id, None))
+            self._active[session_id] = session
         session.touch()
         return session
 

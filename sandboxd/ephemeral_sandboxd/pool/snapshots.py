@@ -7,12 +7,14 @@ not even seen.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -28,8 +30,9 @@ FAILURES_ALLOWED = 2
 class Snapshots:
     """The snapshots that are valid on this host now. ``changed`` is called with each new or changed one."""
 
-    def __init__(self, fingerprint: str, shared: Path, learned: Path, changed: Callable[[wire.Snapshot], None]):
+    def __init__(self, fingerprint: str, shared: Path, learned: Path, changed: Callable[[wire.Snapshot], None], root: str = "default"):
         self._fingerprint = fingerprint[:16]
+        self._root = root
         self._folders = {"shared": shared / self._fingerprint, "learned": learned / self._fingerprint}
         self._changed = changed
         self._all: dict[str, tuple[wire.Snapshot, Path, list[bool]]] = {}
@@ -72,7 +75,7 @@ class Snapshots:
     def keep(self, draft: Path, modules: Sequence[str], environments: Sequence[str], firsts: list[bool], import_ms: float) -> wire.Snapshot:
         """Publish a finished snapshot by renaming its directory: nobody ever sees half of one."""
         snapshot = wire.Snapshot(
-            id=self.key(modules, environments), environments=list(environments), modules=sorted(modules), import_ms=import_ms,
+            id=self.key(modules, environments), environments=list(environments), modules=sorted(modules), root=self._root, import_ms=import_ms,
             size_bytes=sum(file.stat().st_size for file in (draft / "image").iterdir()), created_at=time.time())
         (draft / "snapshot.json").write_text(json.dumps({"snapshot": snapshot.model_dump(), "firsts": firsts}))
         final = draft.parent / snapshot.id
@@ -82,16 +85,24 @@ class Snapshots:
         self._changed(snapshot)
         return snapshot
 
-    def clear_out(self) -> None:
-        """Remove what is valid for other builds, kernels or guests than these, and what was left half-made."""
-        for folder in self._folders.values():
-            for entry in folder.parent.iterdir() if folder.parent.is_dir() else ():
-                if entry != folder:
-                    shutil.rmtree(entry, ignore_errors=True)
-            for draft in folder.glob(".*"):
-                shutil.rmtree(draft, ignore_errors=True)
+    def trim(self, budget_bytes: int, in_use: Collection[str] = ()) -> int:
+        """Remove learned snapshots, those restored longest ago first, until they take no more than ``budget_bytes`` (0: no limit). Those
+        ``in_use`` stay, though a restored sandbox reads nothing of its image any more. Returns the bytes of all that are left. Blocking."""
+        learned = sorted((entry for entry in self._all.values() if entry[1].parent == self._folders["learned"]), key=lambda entry: _used_at(entry[1]))
+        total = sum(snapshot.size_bytes for snapshot, _, _ in learned)
+        for snapshot, directory, _ in learned:
+            if not budget_bytes or total <= budget_bytes:
+                break
+            if snapshot.id not in in_use:
+                log.info("snapshot %s (%s) was restored longest ago: removed for the disk budget", snapshot.id, " ".join(snapshot.modules))
+                del self._all[snapshot.id]
+                shutil.rmtree(directory, ignore_errors=True)
+                total -= snapshot.size_bytes
+        return sum(snapshot.size_bytes for snapshot, _, _ in self._all.values())
 
     def restored(self, snapshot_id: str) -> None:
+        with contextlib.suppress(OSError, KeyError):
+            os.utime(self._all[snapshot_id][1] / "snapshot.json")
         self._count(snapshot_id, restores=1)
 
     def failed(self, snapshot_id: str) -> None:
@@ -120,3 +131,20 @@ class Snapshots:
             log.warning("snapshot %s cannot be read and is left out: %s", file.parent, problem)
             return
         self._all[snapshot.id] = (snapshot, file.parent, firsts)
+
+
+def _used_at(directory: Path) -> float:
+    """When a snapshot was last restored, or made."""
+    with contextlib.suppress(OSError):
+        return (directory / "snapshot.json").stat().st_mtime
+    return 0.0
+
+
+def clear_out(folders: Iterable[Path], valid: Collection[str]) -> None:
+    """Remove what is valid for other builds, kernels, guests or root filesystems than those of the fingerprints ``valid``, and what was
+    left half-made."""
+    kept = {fingerprint[:16] for fingerprint in valid}
+    for folder in folders:
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            for stale in [entry] if entry.name not in kept else list(entry.glob(".*")):
+                shutil.rmtree(stale, ignore_errors=True)

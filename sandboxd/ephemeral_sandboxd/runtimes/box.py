@@ -7,6 +7,7 @@ Both runtimes hand these out; what differs between them (how a process is signal
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from ephemeral import wire
 from ephemeral_sandboxd import mounts
@@ -32,6 +33,17 @@ LARGEST_ANSWER_BYTES = 48 << 20
 
 OnNeed = Callable[[str], Awaitable[dict[str, list[str]] | None]]
 """Asked when running code imports a module that nothing provides: the search paths (``slots``, ``first``) once it is mounted, or None."""
+OnInstall = Callable[[list[str]], Awaitable[dict[str, Any]]]
+"""Asked when running code wants packages (``%pip install``): ``ok``, ``text`` for its reader, and the search paths where it worked."""
+OnEvent = Callable[[str, Any], None]
+"""Told as it happens: ``started`` (None), ``stdout`` and ``stderr`` (text), ``output`` (``mime`` and ``data``)."""
+
+INBOX_FRAMES = 1000
+FILES_LISTED = 10_000
+LARGEST_FILE_BYTES = 256 << 20
+FILE_PIECE_BYTES = 4 << 20
+INSTALLS_AT_MOST = 100
+"""Questions for packages that one execution may ask."""
 
 
 class Gone(Exception):
@@ -40,6 +52,18 @@ class Gone(Exception):
     def __init__(self, verdict: wire.Verdict, reason: str):
         super().__init__(reason)
         self.verdict = verdict
+        self.reason = reason
+
+
+FileTrouble = Literal["not_found", "not_allowed", "exists", "too_large", "no_space", "other"]
+
+
+class FileProblem(Exception):
+    """A file of a sandbox could not be read or written. ``reason`` is one sentence."""
+
+    def __init__(self, kind: FileTrouble, reason: str):
+        super().__init__(reason)
+        self.kind = kind
         self.reason = reason
 
 
@@ -75,7 +99,36 @@ class Answer:
     stderr: list[str] = field(default_factory=list)
     outputs: list[dict[str, str]] = field(default_factory=list)
     gone: Gone | None = None
-    interrupted: bool = False
+    interrupted: Literal["timeout", "asked"] | None = None
+    peak_bytes: int | None = None
+    """Most memory that the sandbox held meanwhile, its children included, as the host's kernel counts it."""
+    cpu_ms: float | None = None
+    """CPU time of the whole sandbox meanwhile."""
+
+
+@dataclass
+class _Hearing:
+    """Who listens to an execution, and how much it has said."""
+
+    identity: int
+    answer: Answer
+    output_bytes: int
+    on_need: OnNeed | None
+    on_install: OnInstall | None
+    on_event: OnEvent | None
+    text: int = 0
+    rich: int = 0
+    installs: int = 0
+
+    def tell(self, kind: str, value: Any) -> None:
+        if self.on_event:
+            self.on_event(kind, value)
+
+    async def install(self, requirements: object) -> dict[str, Any]:
+        self.installs += 1
+        if self.on_install is None or self.installs > INSTALLS_AT_MOST or not isinstance(requirements, list):
+            return {"ok": False, "text": "packages cannot be installed here"}
+        return await self.on_install([str(requirement)[:200] for requirement in requirements[:64]])
 
 
 class Box:
@@ -94,6 +147,12 @@ class Box:
         self._lock = asyncio.Lock()
         self._requests = 0
         self._gone: Gone | None = None
+        self._answer: Answer | None = None
+        """Of the execution under way."""
+        self._inbox: asyncio.Queue[dict[str, Any] | Exception] | None = None
+        """Where _read_on() puts frames, once a tunnel is open."""
+        self._pump: asyncio.Task[None] | None = None
+        self.on_network: Callable[[dict[str, Any]], None] | None = None
 
     # --------------------------------------------------------------------------------------------- the guest
 
@@ -119,68 +178,181 @@ class Box:
             except TimeoutError:
                 raise self._lost("timeout", f"{op} took longer than {timeout:.0f} s") from None
 
-    async def execute(self, code: str, *, language: str, timeout: float, output_bytes: int,
-                      slots: list[str], first: list[str], on_sent: Callable[[], None] | None = None, on_need: OnNeed | None = None) -> Answer:
-        """Run ``code``. Never raises Gone: a death is part of the answer, with all that was printed before it."""
+    async def execute(self, code: str, *, language: str, timeout: float, output_bytes: int, slots: list[str], first: list[str],
+                      stdin: str | None = None, interactive: bool = False, one_shot: bool = False,
+                      on_sent: Callable[[], None] | None = None, on_need: OnNeed | None = None, on_install: OnInstall | None = None,
+                      on_event: OnEvent | None = None) -> Answer:
+        """Run ``code``. Never raises Gone: a death is part of the answer, with all that was printed before it.
+
+        ``stdin`` is all that the code can read, unless it is ``interactive``: then it waits for what feed() brings. ``one_shot`` code has a
+        namespace of its own, thrown away after it.
+        """
         async with self._lock:
-            answer = Answer(arrived=time.perf_counter())
+            answer = self._answer = Answer(arrived=time.perf_counter())
+            request: dict[str, Any] = {"code": code, "language": language, "output_bytes": output_bytes, "slots": slots, "first": first}
+            request |= {key: value for key, value in (("stdin", stdin), ("interactive", interactive), ("one_shot", one_shot)) if value}
             try:
                 self.thaw()
                 self._cgroup.reset_peak()
-                identity = self._send("execute", {"code": code, "language": language, "output_bytes": output_bytes, "slots": slots, "first": first})
+                cpu_ms = self._cpu_ms()
+                hearing = _Hearing(self._send("execute", request), answer, output_bytes, on_need, on_install, on_event)
                 if on_sent:
                     on_sent()
                 try:
                     async with asyncio.timeout(timeout):
-                        await self._collect(identity, answer, output_bytes, on_need)
+                        await self._collect(hearing)
                 except TimeoutError:
-                    answer.interrupted = True
-                    await self._interrupt(identity, answer, output_bytes, timeout)
+                    answer.interrupted = "timeout"
+                    await self._end_overdue(hearing, timeout)
+                answer.ended = time.perf_counter()
+                answer.cpu_ms = self._cpu_ms() - cpu_ms
+                answer.peak_bytes = self._cgroup.peak_bytes()
             except Gone as gone:
                 answer.gone = gone
-            answer.ended = time.perf_counter()
+                answer.ended = time.perf_counter()
+            finally:
+                self._answer = None
             return answer
 
-    async def _collect(self, identity: int, answer: Answer, output_bytes: int, on_need: OnNeed | None = None) -> None:
-        text = rich = 0
+    async def interrupt(self) -> bool:
+        """Have the execution under way end now. The session's variables survive, unless the code ignores it. False when none is under way."""
+        answer = self._answer
+        if answer is None or self._gone:
+            return False
+        answer.interrupted = answer.interrupted or "asked"
+        asyncio.get_running_loop().call_later(INTERRUPT_DELIVERY_SECONDS, self._insist, answer)
+        await self._driver.interrupt()
+        return True
+
+    def _insist(self, answer: Answer) -> None:
+        """What was asked to end has had its time."""
+        if self._answer is answer:
+            self._lost("interrupted", "the code ignored the interrupt, so its sandbox was ended")
+
+    def feed(self, text: str, close: bool = False) -> None:
+        """More standard input for an interactive execution; ``close``: this is all. Does nothing when none is under way."""
+        if self._answer is not None and not self._gone:
+            self._channel.send({"op": "stdin", "text": text, "close": close})
+
+    async def _collect(self, hearing: _Hearing) -> None:
+        """Listen to the execution until it is over. Raises Gone."""
+        answer = hearing.answer
         while True:
             frame = await self._receive()
-            if frame.get("id") != identity:
+            if frame.get("id") != hearing.identity:
                 continue
             match frame.get("op"):
                 case "started":
-                    answer.started = answer.started or time.perf_counter()
+                    if answer.started is None:
+                        answer.started = time.perf_counter()
+                        hearing.tell("started", None)
                 case "stdout" | "stderr" as stream:
                     piece = str(frame.get("text", ""))
-                    text += len(piece)
+                    hearing.text += len(piece)
                     # The guest keeps to its allowance; one that does not is lying about everything else, too.
-                    if text > 2 * output_bytes + 65536:
+                    if hearing.text > 2 * hearing.output_bytes + 65536:
                         raise self._lost("output", "it sent more output than it was allowed: print less, or write to a file")
                     getattr(answer, stream).append(piece)
+                    hearing.tell(stream, piece)
                 case "output":
                     output = {"mime": str(frame.get("mime", ""))[:100], "data": str(frame.get("data", ""))}
-                    rich += len(output["data"])
-                    if rich > LARGEST_ANSWER_BYTES:
+                    hearing.rich += len(output["data"])
+                    if hearing.rich > LARGEST_ANSWER_BYTES:
                         raise self._lost("output", "its rich results are larger than 48 MB: show smaller images or tables")
                     answer.outputs.append(output)
+                    hearing.tell("output", output)
                 case "need":
-                    paths = await on_need(str(frame.get("module", ""))[:200]) if on_need else None
+                    paths = await hearing.on_need(str(frame.get("module", ""))[:200]) if hearing.on_need else None
                     self._channel.send({"op": "found", "found": paths is not None, **(paths or {})})
+                case "install":
+                    self._channel.send({"op": "installed", **await hearing.install(frame.get("requirements"))})
                 case "done":
                     if not isinstance(frame.get("late") or [], list):
                         raise self._lost("crashed", "its guest sent an answer that is none of ours")
                     answer.fields = frame
                     return
 
-    async def _interrupt(self, identity: int, answer: Answer, output_bytes: int, timeout: float) -> None:
+    async def _end_overdue(self, hearing: _Hearing, timeout: float) -> None:
         """SIGINT first: the session's variables survive it. Code that ignores it is killed."""
         try:
             async with asyncio.timeout(INTERRUPT_DELIVERY_SECONDS):
                 await self._driver.interrupt()
             async with asyncio.timeout(INTERRUPT_GRACE_SECONDS):
-                await self._collect(identity, answer, output_bytes)
+                await self._collect(hearing)
         except TimeoutError:
             raise self._lost("timeout", f"the code ran longer than {timeout:g} s and ignored the interrupt, so its sandbox was ended") from None
+
+    def _cpu_ms(self) -> float:
+        """Raises Gone when the control group is."""
+        try:
+            return self._cgroup.cpu_ms()
+        except OSError:
+            raise self._lost("crashed", "the sandbox ended while nothing ran in it") from None
+
+    # --------------------------------------------------------------------------------------------- the tunnel
+
+    async def open_network(self, on_network: Callable[[dict[str, Any]], None]) -> None:
+        """Open a listener inside, whose connections come out as ``net_…`` frames, to ``on_network`` (which must not raise). From now on frames
+        are read at all times, not only while a request is under way. Raises Gone."""
+        self.on_network = on_network
+        await self.request("network")
+        self._inbox = asyncio.Queue()
+        self._pump = asyncio.create_task(self._read_on(self._inbox), name=f"tunnel of {self.name}")
+
+    def send_network(self, frame: dict[str, Any]) -> None:
+        """One frame into the tunnel. Does nothing once the sandbox is gone."""
+        if not self._gone:
+            self.thaw()
+            self._channel.send(frame)
+
+    async def _read_on(self, inbox: asyncio.Queue[dict[str, Any] | Exception]) -> None:
+        """What is no frame of the tunnel waits in ``inbox`` for the request that it answers."""
+        try:
+            while True:
+                frame = await self._channel.receive()
+                if str(frame.get("op", "")).startswith("net_"):
+                    if self.on_network:
+                        self.on_network(frame)
+                elif inbox.qsize() < INBOX_FRAMES:
+                    inbox.put_nowait(frame)
+                else:
+                    raise BadFrame("more frames than anybody asked for")
+        except (EOFError, BadFrame) as problem:
+            inbox.put_nowait(problem)
+
+    # --------------------------------------------------------------------------------------------- files
+
+    async def list_files(self, path: str) -> list[dict[str, Any]]:
+        """What a directory holds (or the one file that ``path`` is): ``path``, ``kind``, ``size_bytes``, ``modified_at``. Relative paths are
+        below /scratch. Raises FileProblem, Gone."""
+        return [{"path": str(entry.get("path", ""))[:4096], "kind": entry.get("kind") if entry.get("kind") in ("file", "directory", "link") else "other",
+                 "size_bytes": int(entry.get("size_bytes") or 0), "modified_at": float(entry.get("modified_at") or 0)}
+                for entry in (await self._file("list", path))["entries"][:FILES_LISTED]]
+
+    async def read_file(self, path: str, offset: int = 0, length: int = FILE_PIECE_BYTES) -> bytes:
+        """At most ``length`` (and at most 4 MiB) bytes from ``offset`` on; empty at the end. Raises FileProblem, Gone."""
+        answer = await self._file("read", path, offset=offset, length=min(length, FILE_PIECE_BYTES))
+        return base64.b64decode(str(answer.get("data", "")), validate=False)
+
+    async def write_file(self, path: str, data: bytes, append: bool = False) -> int:
+        """Write ``data`` (replacing the file, or at its end), making the directories on the way; the file's size then. Raises FileProblem, Gone."""
+        size = 0
+        for start in range(0, max(1, len(data)), FILE_PIECE_BYTES):
+            piece = base64.b64encode(data[start:start + FILE_PIECE_BYTES]).decode()
+            size = int((await self._file("write", path, data=piece, append=append or start > 0, largest=LARGEST_FILE_BYTES)).get("size") or 0)
+        return size
+
+    async def delete_file(self, path: str) -> None:
+        """A file, a link, or a directory with all that is in it. Raises FileProblem, Gone."""
+        await self._file("delete", path)
+
+    async def _file(self, do: str, path: str, **fields: Any) -> dict[str, Any]:
+        """Done by the guest: as the sandbox's user, in the sandbox's own file system, so that no path and no link leads anywhere else."""
+        answer = await self.request("file", do=do, path=path, **fields)
+        if problem := answer.get("problem"):
+            kind: FileTrouble = answer["kind"] if answer.get("kind") in get_args(FileTrouble) else "other"
+            raise FileProblem(kind, str(problem)[:300])
+        return answer
 
     def _send(self, op: str, fields: dict[str, Any]) -> int:
         if self._gone:
@@ -193,7 +365,12 @@ class Box:
         if self._gone:
             raise self._gone
         try:
-            return await self._channel.receive()
+            if self._inbox is None:
+                return await self._channel.receive()
+            frame = await self._inbox.get()
+            if isinstance(frame, Exception):
+                raise frame
+            return frame
         except EOFError:
             raise await self._died() from None
         except BadFrame as problem:
@@ -272,6 +449,9 @@ class Box:
         self.deleted = True
         self._gone = self._gone or Gone("killed", "its session ended")
         self._channel.close()
+        if self._pump:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
         await self._driver.delete()
         clear(self.directory)
 

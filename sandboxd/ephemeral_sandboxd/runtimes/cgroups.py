@@ -57,14 +57,23 @@ class Cgroup:
         if self._unified:
             inactive = _field(self._memory / "memory.stat", "inactive_file")
             used = _number(self._memory / "memory.current")
-            peak = _number(self._memory / "memory.peak")
-            cpu_ms = _field(self._cpu / "cpu.stat", "usage_usec") / 1000
         else:
             inactive = _field(self._memory / "memory.stat", "total_inactive_file")
             used = _number(self._memory / "memory.usage_in_bytes")
-            peak = _number(self._memory / "memory.max_usage_in_bytes")
-            cpu_ms = _number(self._cpuacct / "cpuacct.usage") / 1e6
-        return Usage(memory_bytes=max(0, used - inactive), peak_bytes=peak, cpu_ms=cpu_ms)
+        return Usage(memory_bytes=max(0, used - inactive), peak_bytes=self.peak_bytes() or used, cpu_ms=self.cpu_ms())
+
+    def cpu_ms(self) -> float:
+        """CPU time of all that ever ran in it. Raises OSError when the group is gone."""
+        if self._unified:
+            return _field(self._cpu / "cpu.stat", "usage_usec") / 1000
+        return _number(self._cpuacct / "cpuacct.usage") / 1e6
+
+    def peak_bytes(self) -> int | None:
+        """Most memory since reset_peak(), page cache included; None where the kernel does not say."""
+        try:
+            return _number(self._memory / ("memory.peak" if self._unified else "memory.max_usage_in_bytes"))
+        except OSError:
+            return None
 
     def reset_peak(self) -> None:
         with contextlib.suppress(OSError):
@@ -108,6 +117,21 @@ class Cgroup:
             if file.exists():
                 file.write_text(str(size.memory_bytes))
         (self._cpu / "cpu.cfs_quota_us").write_text(str(int(size.cpus * 100_000)))
+
+    def limit(self, memory_bytes: int, cpus: float) -> None:
+        """Make the group, if need be, and limit all that is below it together. Raises OSError."""
+        if self._unified:
+            self._memory.mkdir(exist_ok=True)
+            # Controllers reach a group's children only where its parent says so.
+            for directory in (ROOT, self._memory):
+                (directory / "cgroup.subtree_control").write_text("+memory +cpu +pids")
+            (self._memory / "memory.max").write_text(str(memory_bytes))
+            (self._cpu / "cpu.max").write_text(f"{int(cpus * 100_000)} 100000")
+            return
+        for directory in (self._memory, self._cpu, self._freezer, self._pids):
+            directory.mkdir(exist_ok=True)
+        (self._memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
+        (self._cpu / "cpu.cfs_quota_us").write_text(str(int(cpus * 100_000)))
 
     def yield_cpu(self) -> None:
         """The least share of the processor that there is."""

@@ -51,9 +51,11 @@ with multiprocessing.Pool() as pool:
 class Compiler:
     """Callable as environments.Compiler: pairs of (a wheel's files, the copy that gets ``__pycache__`` folders)."""
 
-    def __init__(self, runtime: GVisor, folder: Path):
+    def __init__(self, runtime: GVisor, folder: Path, root: Path | None = None):
+        """``root``: the root filesystem whose Python compiles, else the runtime's own."""
         self._runtime = runtime
         self._folder = folder
+        self._root = root
 
     async def __call__(self, pairs: Sequence[tuple[Path, Path]]) -> None:
         """Compile every .py file of every source. What does not compile is left out. Raises errors.Unavailable."""
@@ -74,7 +76,7 @@ class Compiler:
             await asyncio.to_thread(shutil.rmtree, bundle, True)
 
     def _spec(self, bundle: Path, parent: Path, out: Path, name: str) -> dict[str, object]:
-        config = self._runtime.spec(bundle, name, SIZE)
+        config = self._runtime.spec(bundle, name, SIZE, self._root)
         config["process"]["args"] = ["/usr/bin/python3", "-I", "-c", PROGRAM]
         config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != spec.SLOTS]
         config["mounts"] += [

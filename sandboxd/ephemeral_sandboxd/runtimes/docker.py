@@ -13,9 +13,9 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 
 from ephemeral_sandboxd.errors import Unavailable
-from ephemeral_sandboxd.runtimes import guest, spec
+from ephemeral_sandboxd.runtimes import spec
 from ephemeral_sandboxd.runtimes.attach import Attached, open_channel
 from ephemeral_sandboxd.runtimes.box import Box, Gone, clear, prepare_directory, whole
 from ephemeral_sandboxd.runtimes.cgroups import Cgroup
@@ -61,7 +61,9 @@ class DockerRuntime:
         self._group = group
         self._runtime = runtime
         self._allow_weak_isolation = allow_weak_isolation
-        self._image = f"{IMAGE}:{rootfs.name}"
+        self._images: dict[str, str] = {}
+        """Of root filesystems that the engine has: their ids, by name."""
+        self._importing = threading.Lock()
         self._guest = run / "guest"
         self._starts = asyncio.Semaphore(os.cpu_count() or 1)
         self._engine: docker.DockerClient  # from check() on
@@ -75,14 +77,14 @@ class DockerRuntime:
             raise Unavailable("no sandbox runtime", f"the sandboxes' root filesystem is not at {self._rootfs}", "ephemeral setup")
         try:
             await asyncio.to_thread(self._connect)
-            image = await asyncio.to_thread(self._import_image)
+            image = await asyncio.to_thread(self._import_image, self._rootfs)
         except TROUBLE as problem:
             raise Unavailable("no Docker engine", f"{_host()}: {problem}", "systemctl start docker, or set EPHEMERAL_RUNTIME=gvisor") from problem
         self._identity.append(image)
         for directory in (self._guest, self._run / "sandboxes"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._guest.chmod(0o755)
-        shutil.copyfile(guest.__file__, self._guest / "guest.py")
+        spec.write_guest(self._guest)
 
     def _connect(self) -> None:
         if not _host().startswith("unix://"):
@@ -101,46 +103,54 @@ class DockerRuntime:
                                   "use runsc, or allow it in so many words: EPHEMERAL_ALLOW_WEAK_ISOLATION=1")
             self.isolation = f"{self._runtime}: shares the host's kernel"
         else:
-            what = "gVisor" if self._runtime == "runsc" else "an OCI runtime of the operator's choice"
-            self.isolation = f"{what} ({self._runtime}, Docker {facts['ServerVersion']})"
+            self.isolation = f"{_isolation_of(self._runtime)} ({self._runtime}, Docker {facts['ServerVersion']})"
         self._identity = [facts["ServerVersion"], self._runtime, json.dumps(facts["Runtimes"].get(self._runtime), sort_keys=True)]
 
-    def _import_image(self) -> str:
-        """Give the engine the root filesystem, unless it has it. Returns the image's id."""
+    def _import_image(self, root: Path) -> str:
+        """Give the engine the root filesystem, unless it has it. Returns the image's id. Blocking."""
+        with self._importing:
+            if root.name not in self._images:
+                self._images[root.name] = self._imported(root, f"{IMAGE}:{root.name}")
+            return self._images[root.name]
+
+    def _imported(self, root: Path, image: str) -> str:
         with contextlib.suppress(NotFound):
-            return str(self._engine.images.get(self._image).id)
-        spec.prepare_rootfs(self._rootfs)
-        log.info("giving the sandboxes' root filesystem to the Docker engine as %s", self._image)
-        with subprocess.Popen(["tar", "--create", "--numeric-owner", "--directory", str(self._rootfs), "."], stdout=subprocess.PIPE) as tar:
-            self._engine.api.import_image_from_stream(
-                tar.stdout, repository=IMAGE, tag=self._rootfs.name, changes=[f"LABEL {IMAGE}={self._rootfs.name}"])
+            return str(self._engine.images.get(image).id)
+        spec.prepare_rootfs(root)
+        log.info("giving the root filesystem %s to the Docker engine", image)
+        with subprocess.Popen(["tar", "--create", "--numeric-owner", "--directory", str(root), "."], stdout=subprocess.PIPE) as tar:
+            self._engine.api.import_image_from_stream(tar.stdout, repository=IMAGE, tag=root.name, changes=[f"LABEL {IMAGE}={root.name}"])
         if tar.returncode:
-            self._engine.images.remove(self._image)
-            raise OSError(f"tar of {self._rootfs} ended with status {tar.returncode}")
-        return str(self._engine.images.get(self._image).id)
+            self._engine.images.remove(image)
+            raise OSError(f"tar of {root} ended with status {tar.returncode}")
+        return str(self._engine.images.get(image).id)
+
+    def limit(self, memory_bytes: int, cpus: float) -> None:
+        """An engine puts each container into a control group of its own choice: the pool's budget has no backstop here."""
 
     async def close(self) -> None:
         """The engine is not ours: nothing is left to take away."""
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, root: Path | None = None) -> str:
         return hashlib.sha256("\n".join(self._identity).encode()).hexdigest()
 
     # --------------------------------------------------------------------------------------------- starting
 
-    async def start(self, name: str, size: Size, image: Path | None = None, slots: dict[int, Path] | None = None) -> Box:
+    async def start(self, name: str, size: Size, image: Path | None = None, slots: dict[int, Path] | None = None,
+                    root: Path | None = None) -> Box:
         if image:
             raise Unavailable("no snapshots", "the docker runtime cannot restore one", "set EPHEMERAL_RUNTIME=gvisor")
         async with self._starts:
-            return await whole(self._start(name, size, slots or {}))
+            return await whole(self._start(name, size, slots or {}, root or self._rootfs))
 
-    async def _start(self, name: str, size: Size, slots: dict[int, Path]) -> Box:
+    async def _start(self, name: str, size: Size, slots: dict[int, Path], root: Path) -> Box:
         directory = self._run / "sandboxes" / name
         channel: Channel | None = None
         attached: Attached | None = None
         driver = _Container(self, name)
         try:
             slots_directory = prepare_directory(directory)
-            connection = await asyncio.to_thread(self._create, name, size, slots_directory)
+            connection = await asyncio.to_thread(self._create, name, size, slots_directory, root)
             channel, attached = await open_channel(connection)
             pid, cgroup = await asyncio.to_thread(self._run_it, name)
             driver.watch(pid, cgroup)
@@ -159,11 +169,11 @@ class DockerRuntime:
                 raise Unavailable("sandbox did not start", f"{name} (boot): {problem}. {words}", "ephemeral doctor") from problem
             raise
 
-    def _create(self, name: str, size: Size, slots: Path) -> socket.socket:
+    def _create(self, name: str, size: Size, slots: Path, root: Path) -> socket.socket:
         """Make the container and attach to it before it runs, so that nothing it says is lost. Blocking."""
         container = self._container(name)
         self._engine.containers.create(
-            self._image, name=container, runtime=self._runtime,
+            self._import_image(root), name=container, runtime=self._runtime,
             labels={GROUP_LABEL: self._group, NAME_LABEL: name}, **spec.docker_options(slots, self._guest, size))
         attached = self._engine.api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         connection = socket.socket(fileno=os.dup(attached.fileno()))
@@ -262,6 +272,15 @@ class _Container:
     async def delete(self) -> None:
         self._unwatch()
         await self._runtime.remove(self._name)
+
+
+def _isolation_of(runtime: str) -> str:
+    """What an OCI runtime's name says of it, and no more."""
+    if runtime.startswith("runsc"):
+        return "gVisor"
+    if "kata" in runtime:
+        return "microVM"
+    return "an OCI runtime of the operator's choice"
 
 
 def _host() -> str:

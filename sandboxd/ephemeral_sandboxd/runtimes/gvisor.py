@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import shutil
+import secrets
 import signal
 import time
+from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.commands import run
 from ephemeral_sandboxd.errors import Unavailable
-from ephemeral_sandboxd.runtimes import cgroups, guest, spec
+from ephemeral_sandboxd.runtimes import cgroups, control, spec
 from ephemeral_sandboxd.runtimes.box import Box, Gone, clear, prepare_directory, whole
 from ephemeral_sandboxd.runtimes.cgroups import Cgroup
 from ephemeral_sandboxd.runtimes.frames import Channel
@@ -24,6 +28,10 @@ from ephemeral_sandboxd.runtimes.protocol import Size
 log = logging.getLogger(__name__)
 
 BOOT_TIMEOUT_SECONDS = 60.0
+MEMORY_BACKSTOP = 1.25
+"""The kernel's limit for all sandboxes, over the pool's budget: the pool reacts within a second, and until then nothing should die."""
+SOCKET_FAILURES_ALLOWED = 3
+"""Restores by the control socket that failed where the command line then did it, before the socket is given up."""
 FLAGS = (
     "--network=none",
     "--platform=systrap",
@@ -43,7 +51,8 @@ class GVisor:
     isolation = "gVisor (runsc, systrap)"
     can_snapshot = True
 
-    def __init__(self, runsc: Path, rootfs: Path, run: Path, group: str):
+    def __init__(self, runsc: Path, rootfs: Path, run: Path, group: str, blanks: int = 0):
+        """``blanks``: sandboxes that are kept created for restores, once the first one has been asked for."""
         self._runsc = runsc
         self._rootfs = rootfs
         self._run = run
@@ -53,6 +62,13 @@ class GVisor:
         # More starts at once than cores only slow each other (gvisor#9119).
         self._starts = asyncio.Semaphore(os.cpu_count() or 1)
         self._build = ""
+        self._tasks = Tasks()
+        self._blanks: deque[Box] = deque()
+        self._blanks_wanted = blanks
+        self._filling = asyncio.Lock()
+        self._by_socket = True
+        self._socket_failures = 0
+        self._closing = False
 
     async def check(self) -> None:
         for path, what in ((self._runsc, "runsc"), (self._rootfs, "the sandboxes' root filesystem")):
@@ -66,68 +82,165 @@ class GVisor:
         for directory in (self._root, self._guest, self._run / "sandboxes"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._guest.chmod(0o755)
-        shutil.copyfile(guest.__file__, self._guest / "guest.py")
+        spec.write_guest(self._guest)
         spec.prepare_rootfs(self._rootfs)
 
+    def limit(self, memory_bytes: int, cpus: float) -> None:
+        try:
+            Cgroup(self._group).limit(int(memory_bytes * MEMORY_BACKSTOP), cpus)
+        except OSError as problem:
+            log.warning("sandboxes have no common limit: %s", problem)
+
     async def close(self) -> None:
-        """Remove the parent control group, once every sandbox is deleted."""
+        """Delete the blanks; remove the parent control group, once every sandbox is deleted."""
+        self._closing = True
+        await self._tasks.settle()
+        while self._blanks:
+            await self._blanks.popleft().delete()
         Cgroup(self._group).remove()
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, root: Path | None = None) -> str:
         flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), "")
         size = Size(memory_bytes=0, cpus=1, pids=0, disk_bytes=0)
         # The root directory's own mtime changes with its mount points: its name (a content hash) identifies it.
-        shape = json.dumps(spec.oci(Path(self._rootfs.name), Path("s"), Path("g"), "c", size))
-        parts = (self._build, *FLAGS, flags, os.uname().release, shape, Path(guest.__file__).read_text())
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        shape = json.dumps(spec.oci(Path((root or self._rootfs).name), Path("s"), Path("g"), "c", size))
+        parts = (self._build, *FLAGS, flags, os.uname().release, shape)
+        digest = hashlib.sha256("\n".join(parts).encode())
+        for name, content in sorted(spec.guest_files().items()):
+            digest.update(name.encode() + content)
+        return digest.hexdigest()
 
-    async def start(self, name: str, size: Size, image: Path | None = None, slots: dict[int, Path] | None = None) -> Box:
+    async def start(self, name: str, size: Size, image: Path | None = None, slots: dict[int, Path] | None = None,
+                    root: Path | None = None) -> Box:
         async with self._starts:
-            return await whole(self._start(name, size, image, slots or {}))
+            if image is None:
+                return await whole(self._boot(name, size, slots or {}, root or self._rootfs))
+            return await whole(self._restore(name, size, image, slots or {}, root or self._rootfs))
 
-    async def _start(self, name: str, size: Size, image: Path | None, slots: dict[int, Path]) -> Box:
+    async def _boot(self, name: str, size: Size, slots: dict[int, Path], root: Path) -> Box:
+        async def answer(box: Box, driver: _Runsc | None) -> None:
+            await self._runsc_of(box, driver, root, "run", "--detach")
+            await box.hello(BOOT_TIMEOUT_SECONDS)
+
+        return await self._begin(name, size, slots, answer)
+
+    async def _restore(self, name: str, size: Size, image: Path, slots: dict[int, Path], root: Path) -> Box:
+        """Into a blank, by the control socket; by the command line where that does not work."""
+        if self._by_socket:
+            try:
+                return await self._restore_by_socket(name, size, image, slots, root)
+            except Unavailable as problem:
+                refused = problem
+        box = await self._restore_by_command(name, size, image, slots, root)
+        if self._by_socket:
+            # The image is sound, then: it is the socket that this runsc does not offer, or not in our dialect.
+            self._socket_failures += 1
+            log.warning("restored by the command line, %d of %d tries before it is always so: %s", self._socket_failures, SOCKET_FAILURES_ALLOWED, refused)
+            self._by_socket = self._socket_failures < SOCKET_FAILURES_ALLOWED
+        return box
+
+    async def _restore_by_socket(self, name: str, size: Size, image: Path, slots: dict[int, Path], root: Path) -> Box:
+        async def answer(box: Box, driver: _Runsc | None) -> None:
+            if driver:
+                await self._runsc_of(box, driver, root, "create")
+            else:
+                box.thaw()
+                if box.size != size:
+                    box.resize(size)
+            for slot, source in slots.items():
+                box.mount(slot, source)
+            await asyncio.to_thread(control.restore, self._root / f"runsc-{box.name}.sock", image, BOOT_TIMEOUT_SECONDS)
+            await box.renew()
+
+        return await self._begin(name, size, {}, answer, self._blank(size, root))
+
+    async def _restore_by_command(self, name: str, size: Size, image: Path, slots: dict[int, Path], root: Path) -> Box:
+        async def answer(box: Box, driver: _Runsc | None) -> None:
+            await self._runsc_of(box, driver, root, "restore", "--detach", f"--image-path={image}")
+            await box.renew()
+
+        return await self._begin(f"{name}c", size, slots, answer)
+
+    async def _begin(self, name: str, size: Size, slots: dict[int, Path], answer: Callable[[Box, _Runsc | None], Awaitable[None]], blank: Box | None = None) -> Box:
+        """A box (``blank``, or a new one) that ``answer`` brings to life. Raises Unavailable, and then nothing of it is left."""
+        box, driver = (blank, None) if blank else await self._make(name, size)
+        try:
+            for slot, source in slots.items():
+                box.mount(slot, source)
+            await answer(box, driver)
+        except (Gone, OSError, control.ControlError) as problem:
+            words = _last_words(box.directory)
+            await box.delete()
+            raise Unavailable("sandbox did not start", f"{box.name}: {problem}. {words}", "ephemeral doctor") from problem
+        except BaseException:
+            await box.delete()
+            raise
+        return box
+
+    async def _make(self, name: str, size: Size) -> tuple[Box, _Runsc]:
+        """The directory, pipes and box of a sandbox that runsc does not know yet."""
         directory = self._run / "sandboxes" / name
         try:
-            slots_directory = prepare_directory(directory)
-            (directory / "config.json").write_text(json.dumps(self.spec(slots_directory, name, size)))
-            stderr = os.open(directory / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            prepare_directory(directory)
         except OSError as problem:
             clear(directory)
             raise Unavailable("sandbox did not start", f"{name}: {problem}", "ephemeral doctor") from problem
         guest_in, our_out = os.pipe()
         our_in, guest_out = os.pipe()
         channel = await Channel.open(our_in, our_out)
-        box = Box(name, directory, channel, Cgroup(f"{self._group}/{name}"), size, _Runsc(self, name))
-        try:
-            try:
-                for slot, source in slots.items():
-                    box.mount(slot, source)
-                verb = ["restore", "--detach", f"--image-path={image}"] if image else ["run", "--detach"]
-                process = await asyncio.create_subprocess_exec(
-                    *self.command(*verb, f"--bundle={directory}", name),
-                    stdin=guest_in, stdout=guest_out, stderr=stderr, start_new_session=True)
-            finally:
-                for descriptor in (guest_in, guest_out, stderr):
-                    os.close(descriptor)
-            if await process.wait():
-                raise Gone("crashed", "runsc did not start it")
-            if image:
-                await box.renew()
-            else:
-                await box.hello(BOOT_TIMEOUT_SECONDS)
-        except (Gone, OSError) as problem:
-            words = (directory / "stderr").read_text(errors="replace")[-400:].strip()
-            await box.delete()
-            raise Unavailable("sandbox did not start", f"{name} ({'restore' if image else 'boot'}): {problem}. {words}",
-                              "ephemeral doctor") from problem
-        except BaseException:
-            await box.delete()
-            raise
-        return box
+        driver = _Runsc(self, name, guest_in, guest_out)
+        return Box(name, directory, channel, Cgroup(f"{self._group}/{name}"), size, driver), driver
 
-    def spec(self, slots: Path, name: str, size: Size) -> dict[str, Any]:
+    async def _runsc_of(self, box: Box, driver: _Runsc | None, root: Path, *verb: str) -> None:
+        """Have runsc ``verb`` the sandbox that _make() made, with its ends of the pipes. Raises Gone, OSError."""
+        assert driver
+        (box.directory / "config.json").write_text(json.dumps(self.spec(box.directory / "slots", box.name, box.size, root)))
+        stderr = os.open(box.directory / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.command(*verb, f"--bundle={box.directory}", box.name),
+                stdin=driver.guest_in, stdout=driver.guest_out, stderr=stderr, start_new_session=True)
+        finally:
+            os.close(stderr)
+            driver.hand_over()
+        if await process.wait():
+            raise Gone("crashed", f"runsc {verb[0]} failed")
+
+    # ------------------------------------------------------------------------------------------------ blanks
+
+    def _blank(self, size: Size, root: Path) -> Box | None:
+        """A sandbox that was created beforehand, if there is one of this root filesystem and scratch size; another is made behind."""
+        if root != self._rootfs:
+            return None
+        self._tasks.start(self.fill_blanks(size), "fill blanks")
+        for box in list(self._blanks):
+            if box.size.disk_bytes == size.disk_bytes and box.size.pids == size.pids:
+                self._blanks.remove(box)
+                return box
+        return None
+
+    async def fill_blanks(self, size: Size) -> None:
+        """Create sandboxes that wait for a snapshot, until there are as many as wanted: 22 MB each, and frozen."""
+        async with self._filling:
+            while self._by_socket and len(self._blanks) < self._blanks_wanted and not self._closing:
+                async with self._starts:
+                    try:
+                        box = await whole(self._create(f"s{secrets.token_hex(5)}", size))
+                    except Unavailable as problem:
+                        log.warning("no blank sandbox: %s", problem)
+                        return
+                box.freeze()
+                self._blanks.append(box)
+
+    async def _create(self, name: str, size: Size) -> Box:
+        async def answer(box: Box, driver: _Runsc | None) -> None:
+            await self._runsc_of(box, driver, self._rootfs, "create")
+
+        return await self._begin(name, size, {}, answer)
+
+    def spec(self, slots: Path, name: str, size: Size, root: Path | None = None) -> dict[str, Any]:
         """The hardened spec of sandbox ``name``."""
-        return spec.oci(self._rootfs, slots, self._guest, f"{self._group}/{name}", size)
+        return spec.oci(root or self._rootfs, slots, self._guest, f"{self._group}/{name}", size)
 
     async def remove(self, name: str) -> None:
         """Kill and delete what runsc and the kernel know of ``name``. Never raises."""
@@ -152,11 +265,20 @@ class GVisor:
 
 
 class _Runsc:
-    """Driver of one sandbox by runsc's command line."""
+    """Driver of one sandbox by runsc's command line. ``guest_in`` and ``guest_out`` are the guest's ends of its pipes, until runsc has them."""
 
-    def __init__(self, runtime: GVisor, name: str):
+    def __init__(self, runtime: GVisor, name: str, guest_in: int, guest_out: int):
         self._runtime = runtime
         self._name = name
+        self.guest_in = guest_in
+        self.guest_out = guest_out
+
+    def hand_over(self) -> None:
+        """Close our copies: the pipes then end with the sandbox."""
+        for descriptor in (self.guest_in, self.guest_out):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.guest_in = self.guest_out = -1
 
     async def interrupt(self) -> None:
         await run(*self._runtime.command("kill", self._name, str(int(signal.SIGINT))))
@@ -172,7 +294,14 @@ class _Runsc:
             raise Unavailable("snapshot failed", f"runsc checkpoint of {self._name}: {out[-300:]}", "ephemeral doctor")
 
     async def delete(self) -> None:
+        self.hand_over()
         await self._runtime.remove(self._name)
+
+
+def _last_words(directory: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (directory / "stderr").read_text(errors="replace")[-400:].strip()
+    return ""
 
 
 async def _bury(cgroup: Cgroup) -> None:

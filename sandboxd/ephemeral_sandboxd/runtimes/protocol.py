@@ -40,8 +40,15 @@ class Runtime(Protocol):
         """Called once, before anything else. Raises errors.Unavailable, with what to type, when this cannot run here."""
         ...
 
-    async def start(self, name: str, size: Size, image: Path | None = None, slots: dict[int, Path] | None = None) -> Box:
-        """A sandbox whose guest answers, with ``slots`` mounted; restored from ``image`` where one is given.
+    def limit(self, memory_bytes: int, cpus: float) -> None:
+        """What all sandboxes together may take, kept by the kernel as far as the runtime can have it so: the backstop of the pool's budget.
+        Called once, after check()."""
+        ...
+
+    async def start(self, name: str, size: Size, image: Path | None = None, slots: dict[int, Path] | None = None,
+                    root: Path | None = None) -> Box:
+        """A sandbox whose guest answers, with ``slots`` mounted; restored from ``image`` where one is given, on the root filesystem ``root``
+        (else the runtime's own). Its box may bear another name, if it was created beforehand.
 
         Raises errors.Unavailable when it does not start (the message carries the runtime's own last words).
         """
@@ -55,6 +62,6 @@ class Runtime(Protocol):
         """Called last, when every sandbox is deleted: leave nothing."""
         ...
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, root: Path | None = None) -> str:
         """All of this runtime that a snapshot is only valid for: build, platform, CPU features, spec, guest."""
         ...

@@ -19,11 +19,28 @@ NOBODY = 65534
 ARGUMENTS = ["/usr/bin/python3", "-I", "-u", GUEST]  # -I: no PYTHON* variables, no user site, no script directory
 
 
+def guest_files() -> dict[str, bytes]:
+    """What the folder /ephemeral holds: path -> content. The guest itself, and what it loads when it is wanted."""
+    folder = Path(__file__).parent.parent / "guest"
+    files = {name: (folder / name).read_bytes() for name in ("guest.py", "cells.py", "commands.py", "files.py", "tunnel.py")}
+    shim = (folder / "bin/pip").read_bytes()
+    return files | {"bin/pip": shim, "bin/pip3": shim}
+
+
+def write_guest(folder: Path) -> None:
+    """Make ``folder`` what sandboxes are shown as /ephemeral."""
+    for name, content in guest_files().items():
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        file.chmod(0o755 if name.startswith("bin/") else 0o644)
+
+
 def environment(cpus: float) -> dict[str, str]:
     """Variables of the guest and of what it starts. Nothing of the host's environment gets in but BLAS's own switches."""
     threads = str(max(1, int(cpus)))
     variables = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": "/ephemeral/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": SCRATCH,
         "TMPDIR": "/tmp",
         "LANG": "C.UTF-8",

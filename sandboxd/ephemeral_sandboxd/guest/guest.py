@@ -4,9 +4,13 @@ Standard library only, one file, Python 3.9 or newer: it runs inside gVisor on t
 
 It speaks frames over its inherited stdin and stdout: four bytes of length (big endian), then a JSON object. Host to
 guest: ``mount`` (look at these slots from now on), ``preload`` (import a module), ``rehearse`` (run a small program of ours), ``settle`` (tidy the heap before a checkpoint or a
-freeze), ``wake`` (code is on its way), ``renew`` (fresh randomness after a restore), ``execute``. Guest to host: ``ready``, and for each request its
-answer with the request's ``id``; an execution also sends ``started`` at its first instruction, ``stdout``/``stderr``
-pieces, ``output`` (rich results), and ``need`` (a module that nothing provides: the host answers ``found`` or not).
+freeze), ``wake`` (code is on its way), ``renew`` (fresh randomness after a restore), ``network`` (open the tunnel's listener), ``file``, ``execute``; and
+``stdin`` to code that waits for it. Guest to host: ``ready``, and for each request its answer with the request's ``id``; an execution also sends
+``started`` at its first instruction, ``stdout``/``stderr`` pieces, ``output`` (rich results), ``need`` (a module that nothing provides: the host
+answers ``found`` or not) and ``install`` (``%pip``: the host answers ``installed``).
+
+What only some executions want lies in files beside this one, loaded by path when it is wanted: ``cells.py`` (``%`` and ``!`` lines), ``commands.py`` (shell,
+JavaScript), ``files.py``, ``tunnel.py``.
 
 What runs here is malicious as far as the host is concerned: the host believes nothing that these frames say beyond
 what they say about this sandbox.
@@ -19,10 +23,13 @@ import fcntl
 import gc
 import importlib
 import importlib.machinery
+import importlib.util
 import io
+import itertools
 import json
 import linecache
 import os
+import queue
 import select
 import signal
 import struct
@@ -38,6 +45,14 @@ HEADER = struct.Struct(">I")
 SLOTS = "/slots"
 SEND_EVERY_SECONDS = 0.002
 LARGEST_OUTPUT = 40 << 20
+INTERRUPTED = "KeyboardInterrupt: the execution was interrupted\n"
+CO_COROUTINE = 0x80  # as inspect has it, without importing inspect
+PLAIN = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None)})
+DISPLAY_METHODS = (
+    ("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"), ("_repr_svg_", "image/svg+xml"), ("_repr_html_", "text/html"),
+    ("_repr_markdown_", "text/markdown"), ("_repr_latex_", "text/latex"), ("_repr_json_", "application/json"),
+)
+"""IPython's display protocol, the richest first."""
 
 
 class Channel:
@@ -47,6 +62,10 @@ class Channel:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._lock = threading.Lock()
+        self.whole = True
+        """The main thread is not in the middle of a frame."""
+        self.interrupted = False
+        """An interrupt came while it was: it is raised when the frame is out."""
 
     def receive(self):
         """The next frame, or None when the host has closed the pipe."""
@@ -59,9 +78,21 @@ class Channel:
     def send(self, frame):
         body = json.dumps(frame, ensure_ascii=False).encode("utf-8", "replace")
         data = memoryview(HEADER.pack(len(body)) + body)
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            self.whole = False
         with self._lock:
             while data:
                 data = data[os.write(self._write_fd, data):]
+        if main:
+            self.whole = True
+            if self.interrupted:
+                self.interrupted = False
+                raise KeyboardInterrupt
+
+    def answer(self):
+        """The answer to a question that was just sent: nothing else comes while code runs."""
+        return self.receive() or {}
 
     def close(self):
         os.close(self._read_fd)
@@ -76,6 +107,39 @@ class Channel:
             parts.append(part)
             length -= len(part)
         return b"".join(parts)
+
+
+class Duplex:
+    """The channel once frames may come that answer nothing: a thread is its only reader, and hands each to whom it is for."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._requests: typing.Any = queue.SimpleQueue()
+        self._answers: typing.Any = queue.SimpleQueue()
+        self.receivers = {}
+        """Beginning of an op -> who takes its frames, on the reader's thread."""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def receive(self):
+        return self._requests.get()
+
+    def answer(self):
+        return self._answers.get() or {}
+
+    def _read(self):
+        while True:
+            frame = self._channel.receive()
+            if frame is None:
+                self._requests.put(None)
+                self._answers.put(None)
+                return
+            kind = frame["op"].partition("_")[0]
+            if kind in self.receivers:
+                self.receivers[kind](frame)
+            elif kind in ("found", "installed"):
+                self._answers.put(frame)
+            elif kind != "stdin":  # what is fed too late is nobody's
+                self._requests.put(frame)
 
 
 class Output:
@@ -256,9 +320,8 @@ class LastResort:
         if threading.current_thread() is not threading.main_thread() or not self._users_own():
             return None
         self._asked.add(name)
-        guest.channel.send({"op": "need", "id": guest.output.execution, "module": name})
-        frame = guest.channel.receive()
-        if not frame or not frame.get("found"):
+        frame = guest.ask({"op": "need", "module": name})
+        if not frame.get("found"):
             return None
         guest.do_mount(frame)
         return importlib.machinery.PathFinder.find_spec(name)
@@ -278,14 +341,23 @@ class Guest:
 
     def __init__(self, channel):
         self.channel = channel
+        self.frames = channel
         self.output = Output(channel)
         self.clock = ImportClock()
         sys.meta_path.append(LastResort(self))
         self.cells = 0
-        self.main = types.ModuleType("__main__")
-        self.main.__dict__.update(__builtins__=builtins, display=self.display)
+        self.loop = None
+        self.door = None
+        self._asking = threading.Lock()
+        self._parts = {}
+        self.main = self._module()
         sys.modules["__main__"] = self.main
         os.register_at_fork(before=self.output.flush, after_in_child=self._after_fork)
+
+    def _module(self):
+        module = types.ModuleType("__main__")
+        module.__dict__.update(__builtins__=builtins, display=self.display)
+        return module
 
     def _after_fork(self):
         """A child (multiprocessing, os.fork) must not speak to the host: two would talk into each other's frames."""
@@ -296,16 +368,50 @@ class Guest:
         self.channel.send({"op": "ready", "python": sys.version.split()[0]})
         while True:
             try:
-                frame = self.channel.receive()
+                frame = self.frames.receive()
                 if frame is None:
                     return
-                answer = getattr(self, "do_" + frame["op"])(frame)
+                handler = getattr(self, "do_" + frame["op"], None)
+                if handler is None:
+                    continue  # an answer that nobody waits for any more: its question was interrupted
+                try:
+                    answer = handler(frame)
+                except KeyboardInterrupt:  # it came before the code's first instruction, or after its last
+                    answer = {"result": None, "traceback": INTERRUPTED, "import_ms": 0.0, "run_ms": 0.0, "late": [], "dropped": self.output.end()}
                 if self.output.forked:
                     self.output.flush()
                     os._exit(0)  # a child of the code's that came out of it at its end
                 self.channel.send({"op": "done", "id": frame["id"], **answer})
             except KeyboardInterrupt:
-                continue  # an interrupt that came after its execution was over
+                continue  # it came after its execution was over
+
+    def interrupt(self, number, frame):
+        """SIGINT. It ends the code that runs, never one of our frames in its middle; when no code runs it is late, and means nothing."""
+        if not self.channel.whole:
+            self.channel.interrupted = True
+        elif self.output.execution is not None:
+            raise KeyboardInterrupt
+
+    def ask(self, question):
+        """Put a question to the host while code runs, and wait for its answer. From another thread than the main one only once duplex."""
+        with self._asking:
+            self.channel.send({**question, "id": self.output.execution})
+            return self.frames.answer()
+
+    def part(self, name):
+        """The module of ours in the file ``name``, beside this one."""
+        if name not in self._parts:
+            spec: typing.Any = importlib.util.spec_from_file_location("ephemeral_" + name, os.path.join(os.path.dirname(__file__), name + ".py"))
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            self._parts[name] = module
+        return self._parts[name]
+
+    def duplex(self):
+        """Have frames read by a thread from now on."""
+        if self.frames is self.channel:
+            self.frames = Duplex(self.channel)
+        return self.frames
 
     # ------------------------------------------------------------------------------------------------ preparing
 
@@ -356,19 +462,43 @@ class Guest:
         return {}
 
     def do_renew(self, frame):
-        """Copies of one snapshot share their random state: give this one its own."""
+        """Copies of one snapshot share their random state: give this one its own.
+
+        What asks the kernel each time (secrets, os.urandom, numpy's default_rng, uuid4) needs nothing. The seed of str's hash cannot be changed
+        in a running interpreter: copies of one snapshot order their sets alike, which nobody outside the sandbox can use.
+        """
         seed = frame["seed"]
         random = sys.modules.get("random")
         if random:
             random.seed(seed)
+        tempfile: typing.Any = sys.modules.get("tempfile")
+        if tempfile:
+            tempfile._name_sequence = None
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random:
             numpy_random.seed(int(seed[:8], 16))
         torch = sys.modules.get("torch")
         if torch:
             torch.manual_seed(int(seed[:15], 16))
+        uuid: typing.Any = sys.modules.get("uuid")
+        if uuid:
+            uuid._last_timestamp = None
+            uuid._node = (int(seed[:12], 16) & ((1 << 48) - 1)) | (1 << 40)
+        ssl = sys.modules.get("ssl")
+        if ssl:
+            ssl.RAND_add(seed, 16.0)
         os.environ.update(frame.get("environ", {}))
         return {}
+
+    def do_network(self, frame):
+        """Open the tunnel's listener: connections to it come out as frames."""
+        tunnel = self.part("tunnel").Tunnel(self.channel.send)
+        self.duplex().receivers["net"] = tunnel.receive
+        return {**tunnel.open(frame)}
+
+    def do_file(self, frame):
+        """List, read, write or delete a file, as this sandbox's own user."""
+        return self.part("files").do(frame)
 
     # ------------------------------------------------------------------------------------------------ executing
 
@@ -376,10 +506,26 @@ class Guest:
         if not set(frame["slots"] + frame["first"]).issubset(sys.path):
             self.do_mount(frame)
         self.output.begin(frame["id"], frame["output_bytes"])
-        if frame.get("language") == "shell":
-            answer = self._shell(frame["code"], frame["id"])
-        else:
-            answer = self._execute(frame["code"], frame["id"])
+        put_back = self._open_stdin(frame)
+        try:
+            language = frame.get("language", "python")
+            if language != "python":
+                answer = self.part("commands").run(self, language, frame["code"])
+            else:
+                code = frame["code"]
+                if "pip" in code:
+                    self.part("commands").open_door(self)
+                if "%" in code or "!" in code:
+                    code = self.part("cells").translated(self, code)
+                main = self.main
+                if frame.get("one_shot"):
+                    main = sys.modules["__main__"] = self._module()
+                try:
+                    answer = self._execute(code, frame["id"], main)
+                finally:
+                    sys.modules["__main__"] = self.main
+        finally:
+            put_back()
         answer["dropped"] = self.output.end()
         for field in ("result", "traceback"):
             text = answer[field] or ""
@@ -388,8 +534,15 @@ class Guest:
                 answer["dropped"] += len(text) - frame["output_bytes"]
         return answer
 
-    def _execute(self, code, execution):
-        """Run ``code`` in ``__main__``. The answer holds the last expression's repr, the traceback, and the clocks."""
+    def _open_stdin(self, frame):
+        """Standard input of this execution: what came with it, or what is fed while it runs. Returns what puts it back to nothing."""
+        if not frame.get("stdin") and not frame.get("interactive"):
+            return lambda: None
+        return self.part("commands").open_stdin(self, frame)
+
+    def _execute(self, code, execution, main=None):
+        """Run ``code`` in ``main``. The answer holds the last expression's repr, the traceback, and the clocks."""
+        names = (main or self.main).__dict__
         self.cells += 1
         name = f"<cell {self.cells}>"
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)
@@ -398,84 +551,95 @@ class Guest:
         try:
             tree = ast.parse(code, name)
             if tree.body and isinstance(tree.body[-1], ast.Expr):
-                last = compile(ast.Expression(tree.body.pop().value), name, "eval")
-            body = compile(tree, name, "exec")
+                last = compile(ast.Expression(tree.body.pop().value), name, "eval", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            body = compile(tree, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             del tree
         except BaseException as problem:  # a SyntaxError, or MemoryError and RecursionError from hostile nesting
             answer["traceback"] = "".join(traceback.format_exception_only(type(problem), problem))
-        before = set(sys.modules) if execution else ()
+        before = len(sys.modules) if execution else 0
         self.clock.reset()
-        cpu = time.process_time()
         if execution:
             self.channel.send({"op": "started", "id": execution})
         began = time.perf_counter()
         if body is not None:
             try:
-                exec(body, self.main.__dict__)
+                self._evaluate(body, names)
                 if last is not None:
-                    value = eval(last, self.main.__dict__)
+                    value = self._evaluate(last, names)
                     if value is not None:
-                        self.main.__dict__["_"] = value
+                        names["_"] = value
                         answer["result"] = self._represent(value)
                 self._figures()
             except BaseException as problem:
                 answer["traceback"] = self._traceback(problem)
         ended = time.perf_counter()
-        answer.update(
-            import_ms=self.clock.seconds * 1000, run_ms=(ended - began) * 1000,
-            cpu_ms=(time.process_time() - cpu) * 1000,
-            late=sorted(set(sys.modules).difference(before))[:3000] if execution else [])
+        # New modules stand at the end: sys.modules keeps the order of their imports.
+        late = itertools.islice(sys.modules, before, before + 3000) if execution else ()
+        answer.update(import_ms=self.clock.seconds * 1000, run_ms=(ended - began) * 1000, late=sorted(late))
         return answer
 
-    def _shell(self, code, execution):
-        import subprocess
-
-        self.channel.send({"op": "started", "id": execution})
-        began = time.perf_counter()
-        problem = None
-        try:
-            status = subprocess.call(["/bin/sh", "-c", code], stdin=subprocess.DEVNULL)
-            if status:
-                problem = f"the shell ended with status {status}"
-        except BaseException as error:
-            problem = self._traceback(error)
-        return {"result": None, "traceback": problem, "import_ms": 0.0, "late": [], "cpu_ms": 0.0,
-                "run_ms": (time.perf_counter() - began) * 1000}
+    def _evaluate(self, code, names):
+        """Run compiled code. Code that awaits runs in one event loop, which lives as long as the session does."""
+        value = eval(code, names)
+        if not code.co_flags & CO_COROUTINE:
+            return value
+        return self.part("commands").awaited(self, value)
 
     @staticmethod
     def _traceback(problem):
         if isinstance(problem, SystemExit) and problem.code in (None, 0):
             return None
         if isinstance(problem, KeyboardInterrupt):
-            return "KeyboardInterrupt: the execution was interrupted\n"
+            return INTERRUPTED
         # Our own frames say nothing to the one who wrote the code.
+        ours = os.path.dirname(__file__)
         trace = problem.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
             trace = trace.tb_next
         kept = traceback.TracebackException(type(problem), problem, trace, limit=-100)
         for part in _chain(kept):
-            part.stack[:] = [frame for frame in part.stack if frame.filename != __file__]
+            part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(ours)]
         return "".join(kept.format())
 
     # ------------------------------------------------------------------------------------------------ rich results
 
-    def display(self, value):
-        """Show ``value`` richly now: an image or markup where its type has one, else its repr."""
-        shown = self._represent(value)
-        if shown is not None:
-            sys.stdout.write(shown + "\n")
+    def display(self, *values):
+        """Show each value richly now: an image or markup where its type has one, and its repr."""
+        for value in values:
+            sys.stdout.write(self._represent(value) + "\n")
 
     def _represent(self, value):
         """The repr of ``value``; what it has of IPython's display methods goes out as rich output beside it."""
-        for method, mime in (("_repr_png_", "image/png"), ("_repr_svg_", "image/svg+xml"), ("_repr_html_", "text/html")):
+        kind = type(value)
+        if kind not in PLAIN and kind.__module__ != "builtins":
+            for mime, data in self._rich(value):
+                self._show(mime, data)
+        return repr(value)
+
+    def _rich(self, value):
+        """Pairs of (mime type, data): its bundle, else the first image, else its markup; a data frame's rows as JSON too."""
+        shown = []
+        kind = type(value)
+        try:
+            bundle = kind._repr_mimebundle_(value)
+            bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+            shown = [(mime, data) for mime, data in (bundle or {}).items() if mime != "text/plain"]
+        except Exception:
+            pass
+        for method, mime in () if shown else DISPLAY_METHODS:
             try:
-                data = getattr(type(value), method)(value)
+                data = getattr(kind, method)(value)
             except Exception:
                 continue
             if data:
-                self._show(mime, data)
+                shown.append((mime, data[0] if isinstance(data, tuple) else data))
                 break
-        return repr(value)
+        if kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] in ("pandas", "polars"):
+            try:
+                shown.append(("application/json", self.part("cells").table(value)))
+            except Exception:
+                pass
+        return shown
 
     def _figures(self):
         """Open matplotlib figures are shown as PNG and closed, as notebooks do."""
@@ -487,7 +651,10 @@ class Guest:
             self._show("image/png", buffer.getvalue())
 
     def _show(self, mime, data):
-        text = base64.b64encode(data).decode() if isinstance(data, (bytes, bytearray)) else str(data)
+        if isinstance(data, (bytes, bytearray)):
+            text = base64.b64encode(data).decode()
+        else:
+            text = data if isinstance(data, str) else json.dumps(data, default=str)
         if len(text) > LARGEST_OUTPUT:
             raise ValueError(f"a rich result of {len(text) >> 20} MB is too large to show: make it smaller")
         self.channel.send({"op": "output", "id": self.output.execution, "mime": mime, "data": text})
@@ -505,11 +672,12 @@ def main():
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [""]
     sys.path[:] = [path for path in sys.path if not path.startswith("/ephemeral")]
     sys.path.insert(0, "")
-    Guest(Channel(read_fd, write_fd)).serve()
+    guest = Guest(Channel(read_fd, write_fd))
+    signal.signal(signal.SIGINT, guest.interrupt)
+    guest.serve()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,137 @@
+"""Memory for one more sandbox: who gets it, in which order, and who is told to come back later.
+
+Code that has arrived waits its turn, first come first served, while spares and cheaper bets are given back for it; only a full
+queue or a long wait refuses it (429 with Retry-After). A plan does not wait: it gets what is free or worth less, or is declined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from ephemeral_sandboxd.errors import Busy
+from ephemeral_sandboxd.pool.worth import CERTAIN
+
+WAITING_AT_MOST = 512
+WAIT_SECONDS = 30.0
+
+
+class Declined(Exception):
+    """A bet that is worth less than what it would have displaced."""
+
+
+class Admission:
+    """Keeps the sandboxes within ``budget_bytes``. ``used`` says what they hold now, ``yield_one`` gives back one that is worth less
+    than its argument and says whether there was one."""
+
+    def __init__(self, budget_bytes: int, used: Callable[[], int], yield_one: Callable[[float], bool]):
+        self.budget_bytes = budget_bytes
+        self.refused = 0
+        self._used = used
+        self._yield_one = yield_one
+        self._starting = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._closing = False
+        self._served = deque[float](maxlen=32)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def starting_bytes(self) -> int:
+        return self._starting
+
+    @contextlib.asynccontextmanager
+    async def room(self, memory_bytes: int, worth: float):
+        """Hold ``memory_bytes`` while a sandbox of that size starts; afterwards it is measured with the others.
+
+        Raises errors.Busy (429) for code that cannot be served now, Declined for a bet.
+        """
+        if self._closing:
+            raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
+        if worth == CERTAIN:
+            await self._queue_for(memory_bytes)
+        elif self._queue or not self._make_room(memory_bytes, worth):
+            raise Declined(f"{memory_bytes >> 20} MiB for it would have to be taken from what is worth more")
+        self._starting += memory_bytes
+        try:
+            yield
+        finally:
+            self._starting -= memory_bytes
+            self._served.append(time.monotonic())
+            self.changed()
+
+    def changed(self) -> None:
+        """Memory may have become free: the first in the queue looks again."""
+        if self._queue and not self._queue[0].done():
+            self._queue[0].set_result(None)
+
+    def relieve(self) -> None:
+        """Running code has grown beyond the budget: give back what is idle, cheapest first."""
+        while self._used() + self._starting > self.budget_bytes and self._yield_one(CERTAIN):
+            pass
+
+    def close(self) -> None:
+        self._closing = True
+        for waiter in self._queue:
+            if not waiter.done():
+                waiter.set_exception(Busy("shutting down", "sandboxd is stopping", "try again when it runs"))
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    async def _queue_for(self, memory_bytes: int) -> None:
+        if not self._queue and self._make_room(memory_bytes, CERTAIN):
+            return
+        if len(self._queue) >= WAITING_AT_MOST:
+            raise self._busy(f"{len(self._queue)} sessions wait for a sandbox already")
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self._place() as turn:
+            while True:
+                try:
+                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                        await turn()
+                except TimeoutError:
+                    raise self._busy(f"sandboxes hold {self._used() >> 20} MiB of {self.budget_bytes >> 20} MiB, all of them in use") from None
+                if self._make_room(memory_bytes, CERTAIN):
+                    return
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[Callable[[], asyncio.Future[None]]]:
+        """A place at the end of the queue. Calling what is yielded waits until something changed while that place was the first."""
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[None] = loop.create_future()
+        self._queue.append(mine)
+
+        def turn() -> asyncio.Future[None]:
+            nonlocal mine
+            if mine.done():
+                fresh: asyncio.Future[None] = loop.create_future()
+                self._queue[self._queue.index(mine)] = fresh
+                mine = fresh
+            return mine
+
+        try:
+            yield turn
+        finally:
+            self._queue.remove(mine)
+            self.changed()  # whoever is first now may have room
+
+    def _make_room(self, memory_bytes: int, worth: float) -> bool:
+        while self._used() + self._starting + memory_bytes > self.budget_bytes:
+            if not self._yield_one(worth):
+                return False
+        return True
+
+    def _busy(self, why: str) -> Busy:
+        self.refused += 1
+        return Busy("no memory left", why, "end a session, or raise EPHEMERAL_MEMORY_BUDGET_BYTES", retry_after_seconds=self._retry_after())
+
+    def _retry_after(self) -> float:
+        """Seconds until the queue is through at the pace of the last starts; between 1 and 60."""
+        if len(self._served) < 2 or (span := self._served[-1] - self._served[0]) <= 0:
+            return 5.0
+        return min(60.0, max(1.0, (len(self._queue) + 1) * span / (len(self._served) - 1)))
