@@ -27,6 +27,7 @@ from ephemeral_sandboxd.environments.compose import compose
 from ephemeral_sandboxd.environments.errors import NoSuchEnvironment, PackageRefused, StoreFull
 from ephemeral_sandboxd.environments.index import Index
 from ephemeral_sandboxd.environments.policy import Policy
+from ephemeral_sandboxd.environments.relay import Relay
 from ephemeral_sandboxd.environments.resolve import Lock, Resolver, Wheel
 from ephemeral_sandboxd.environments.scrub import ScrubReport
 from ephemeral_sandboxd.environments.shelf import RECENT_SECONDS, Evicted, Shelf, StoreUsage
@@ -81,7 +82,9 @@ class Environments:
         index = Index.configured(Target(python, glibc=glibc))
         self._policy = Policy.configured()
         self._store = Store(store, index)
-        self._resolver = Resolver(store, index)
+        if self._policy.private and not index.url:
+            raise BadRequest("half a private index", "beside a private index the public one has to be named", "set EPHEMERAL_INDEX_URL")
+        self._resolver = Resolver(store, index, Relay(index, self._policy.route) if self._policy.private else None)
         self._shelf = Shelf(store, settings.get("disk_budget_bytes"), index.uv)
         self._held: dict[str, int] = {}
         """Environments that this process has mounted -> the descriptor that keeps them."""

@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -41,6 +42,10 @@ class Index:
     cpu_torch: bool = False
     certificate: str = ""
     offline: bool = False
+    private_url: str = ""
+    """Index of the private names (see relay); empty when there are none."""
+    newest: str = ""
+    """Nothing that was uploaded after this day (ISO date) is taken; empty: anything."""
 
     @classmethod
     def configured(cls, target: Target) -> Index:
@@ -63,6 +68,8 @@ class Index:
             cpu_torch=not gpu and not local,
             certificate=pip.get("cert", ""),
             offline=pip.get("no-index", "").lower() in ("1", "true", "yes", "on"),
+            private_url=settings.get("private_index"),
+            newest=_newest(settings.get("minimum_age_days")),
         )
 
     @property
@@ -75,10 +82,12 @@ class Index:
         """For ``uv pip compile`` and ``uv pip install``: which wheels will do. ``environment`` says the rest."""
         return ["--no-config", "--no-progress", "--only-binary", ":all:", "--python-version", self.target.python,
                 "--python-platform", self.target.uv_platform,
-                *(["--torch-backend", "cpu"] if self.cpu_torch else []), *(["--no-index"] if self.offline else [])]
+                *(["--torch-backend", "cpu"] if self.cpu_torch else []), *(["--no-index"] if self.offline else []),
+                *(["--exclude-newer", self.newest] if self.newest else [])]
 
-    def environment(self, cache: Path) -> dict[str, str]:
-        """uv's whole environment, with its cache in the directory ``cache`` (made if need be, and two small files written to it).
+    def environment(self, cache: Path, relay: str = "") -> dict[str, str]:
+        """uv's whole environment, with its cache in the directory ``cache`` (made if need be, and two small files written to it). ``relay`` is
+        the one index that it then knows.
 
         Addresses travel here, not as arguments, because they may hold a password.
         """
@@ -86,7 +95,8 @@ class Index:
         variables.update(UV_CACHE_DIR=os.fspath(cache), UV_HTTP_RETRIES="2", UV_HTTP_TIMEOUT="30", LANG="C.UTF-8", NO_COLOR="1")
         if self.certificate:
             variables.setdefault("SSL_CERT_FILE", self.certificate)
-        for key, value in (("UV_DEFAULT_INDEX", self.url), ("UV_INDEX", " ".join(self.extra_urls)), ("UV_FIND_LINKS", ",".join(self.find_links))):
+        url, extra_urls = (f"{relay}/simple", ()) if relay else (self.url, self.extra_urls)
+        for key, value in (("UV_DEFAULT_INDEX", url), ("UV_INDEX", " ".join(extra_urls)), ("UV_FIND_LINKS", ",".join(self.find_links))):
             if value:
                 variables[key] = value
         cache.mkdir(parents=True, exist_ok=True)
@@ -105,7 +115,7 @@ class Index:
     def login(self, url: str) -> aiohttp.BasicAuth | None:
         """The name and password that the configured address of ``url``'s host carries, if any."""
         host = urlsplit(url).netloc
-        for known in (self.url, *self.extra_urls, *self.find_links):
+        for known in (self.url, *self.extra_urls, *self.find_links, self.private_url):
             parts = urlsplit(known)
             if parts.username and parts.netloc.rpartition("@")[2] == host:
                 return aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
@@ -113,7 +123,13 @@ class Index:
 
     def key(self) -> list[object]:
         """All that can change the outcome of a resolution, for cache keys."""
-        return [self.target.python, self.target.uv_platform, self.url, self.extra_urls, self.find_links, self.constraints, self.excludes, self.cpu_torch, self.offline]
+        return [self.target.python, self.target.uv_platform, self.url, self.extra_urls, self.find_links, self.constraints, self.excludes, self.cpu_torch, self.offline,
+                *([self.private_url] if self.private_url else []), *([self.newest] if self.newest else [])]
+
+
+def _newest(days: int) -> str:
+    """The day before which a release has to be uploaded: whole days, so that the answers of one day are alike."""
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT00:00:00Z") if days > 0 else ""
 
 
 def local_path(url: str) -> Path | None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
 
 from packaging.version import InvalidVersion, Version
 
 from ephemeral import names, settings
 from ephemeral_sandboxd.environments.errors import PackageRefused
+from ephemeral_sandboxd.errors import BadRequest
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)(?:\s*==\s*(?P<version>[0-9][A-Za-z0-9.+!]{0,39}))?")
 
@@ -49,22 +52,44 @@ def parse(text: str) -> Requirement:
     return Requirement(names.normalize(match["name"]), version)
 
 
+def _pattern(text: str) -> str:
+    """A private name or pattern in normal form; its signs stay."""
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
 @dataclass(frozen=True)
 class Policy:
-    """``allow`` and ``deny`` hold normal names; ``deny`` wins."""
+    """``allow`` and ``deny`` hold normal names; ``deny`` wins. ``private`` are names and patterns (``acme-*``) that belong to the private index."""
 
     allow: frozenset[str] = frozenset()
     deny: frozenset[str] = frozenset()
+    private: tuple[str, ...] = ()
 
     @classmethod
     def configured(cls) -> Policy:
-        """By EPHEMERAL_ALLOW and EPHEMERAL_DENY."""
-        return cls(*(frozenset(names.normalize(name) for name in settings.get(key).split()) for key in ("allow", "deny")))
+        """By EPHEMERAL_ALLOW, EPHEMERAL_DENY and EPHEMERAL_PRIVATE_NAMES. Raises BadRequest when private names have no index, or no other."""
+        private = tuple(_pattern(name) for name in settings.get("private_names").split())
+        if bool(private) != bool(settings.get("private_index")):
+            raise BadRequest("half a private index", "private names need an index of their own, and the other way round",
+                             "set both EPHEMERAL_PRIVATE_INDEX and EPHEMERAL_PRIVATE_NAMES, or neither")
+        allow, deny = (frozenset(names.normalize(name) for name in settings.get(key).split()) for key in ("allow", "deny"))
+        return cls(allow, deny, private)
+
+    def is_private(self, name: str) -> bool:
+        """Whether ``name`` (normal form) is one of the operator's own: then only the private index is ever asked for it."""
+        return any(fnmatchcase(name, pattern) for pattern in self.private)
+
+    def route(self, name: str) -> Literal["private", "public", "denied"]:
+        """Where a name (normal form) is looked up, for the relay."""
+        return "denied" if name in self.deny else "private" if self.is_private(name) else "public"
 
     def admit(self, text: str) -> Requirement:
         """The requirement that ``text`` stands for, in its representative spelling (``opencv-python`` becomes
         ``opencv-python-headless``); PackageRefused when a rule forbids it."""
         asked = parse(text)
+        if self.is_private(asked.name):
+            self.forbid(asked.name)
+            return asked
         standing = Requirement(names.equivalent(asked.name), asked.version)
         for name in (asked.name, standing.name):
             self.forbid(name)

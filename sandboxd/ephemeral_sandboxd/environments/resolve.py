@@ -21,6 +21,7 @@ from ephemeral import names
 from ephemeral_sandboxd.environments.errors import IndexUnreachable, Unresolvable
 from ephemeral_sandboxd.environments.flights import Flights
 from ephemeral_sandboxd.environments.index import Index, local_path
+from ephemeral_sandboxd.environments.relay import Relay
 
 _TIMEOUT_SECONDS = 120
 _FRESH_SECONDS = 7 * 86400
@@ -82,8 +83,10 @@ class Resolution:
 class Resolver:
     """Resolves against ``index``; keeps results and uv's cache below ``store``."""
 
-    def __init__(self, store: Path, index: Index) -> None:
+    def __init__(self, store: Path, index: Index, relay: Relay | None = None) -> None:
+        """``relay``: the index that uv is to know, where there are private names."""
         self._index = index
+        self._relay = relay
         self._results = store / "resolutions"
         self._uv_cache = store / "uv"
         self._flights: Flights[Resolution] = Flights()
@@ -115,6 +118,8 @@ class Resolver:
 
     async def close(self) -> None:
         await self._flights.close()
+        if self._relay:
+            await self._relay.close()
 
     async def _resolve(self, key: str, requested: list[str], base: Lock | None) -> Resolution:
         if base is None:
@@ -139,7 +144,9 @@ class Resolver:
 
     async def _compile(self, requirements: Sequence[str], constraints: Sequence[str] = (), excludes: Sequence[str] = ()) -> list[Wheel]:
         """One run of uv."""
-        environment = self._index.environment(self._uv_cache)
+        if self._relay:
+            await self._relay.start()
+        environment = self._index.environment(self._uv_cache, self._relay.url if self._relay else "")
         with tempfile.TemporaryDirectory(prefix="resolve-", dir=self._uv_cache) as folder:
             for variable, lines in (("UV_CONSTRAINT", constraints), ("UV_EXCLUDE", excludes)):
                 if lines:
@@ -184,7 +191,7 @@ class Resolver:
         name = names.normalize(package["name"])
         candidates = []
         for wheel in package.get("wheels", ()):
-            url = wheel.get("url") or Path(wheel["path"]).absolute().as_uri()
+            url = Relay.original(wheel["url"]) if wheel.get("url") else Path(wheel["path"]).absolute().as_uri()
             filename = unquote(urlsplit(url).path).rpartition("/")[2]
             place = self._index.target.preference(filename)
             sha256 = wheel.get("hashes", {}).get("sha256", "")

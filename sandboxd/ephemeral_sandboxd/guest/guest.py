@@ -44,6 +44,8 @@ import typing
 HEADER = struct.Struct(">I")
 SLOTS = "/slots"
 SEND_EVERY_SECONDS = 0.002
+SEND_LATE_SECONDS = 0.05
+"""What was printed thick and fast is on its way by then at the latest, also while the code says nothing more."""
 LARGEST_OUTPUT = 40 << 20
 INTERRUPTED = "KeyboardInterrupt: the execution was interrupted\n"
 CO_COROUTINE = 0x80  # as inspect has it, without importing inspect
@@ -61,6 +63,7 @@ class Channel:
     def __init__(self, read_fd, write_fd):
         self._read_fd = read_fd
         self._write_fd = write_fd
+        self._buffer = bytearray()
         self._lock = threading.Lock()
         self.whole = True
         """The main thread is not in the middle of a frame."""
@@ -91,22 +94,33 @@ class Channel:
                 raise KeyboardInterrupt
 
     def answer(self):
-        """The answer to a question that was just sent: nothing else comes while code runs."""
-        return self.receive() or {}
+        """The answer to a question that was just sent: nothing else comes while code runs. An interrupt ends the wait for it, not its reading."""
+        if not self._buffer:
+            poll = select.poll()
+            poll.register(self._read_fd, select.POLLIN)
+            poll.poll()
+        self.whole = False
+        frame = self.receive() or {}
+        self.whole = True
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt
+        return frame
 
     def close(self):
         os.close(self._read_fd)
         os.close(self._write_fd)
 
     def _read(self, length):
-        parts = []
-        while length:
-            part = os.read(self._read_fd, length)
+        """Exactly ``length`` bytes, or None at the end. One system call for a whole small frame, its header included."""
+        while len(self._buffer) < length:
+            part = os.read(self._read_fd, max(65536, length - len(self._buffer)))
             if not part:
                 return None
-            parts.append(part)
-            length -= len(part)
-        return b"".join(parts)
+            self._buffer += part
+        data = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return data
 
 
 class Duplex:
@@ -155,6 +169,9 @@ class Output:
         self._left = 0
         self.dropped = 0
         self.forked = False
+        self._due = threading.Event()
+        self._flushing = threading.Lock()
+        self._flusher = None
         self._pipes = {}
         for name, fd in (("stdout", 1), ("stderr", 2)):
             read_fd, write_fd = os.pipe()
@@ -163,8 +180,8 @@ class Output:
             os.set_blocking(read_fd, False)
             self._pipes[read_fd] = name
             threading.Thread(target=self._watch, args=(read_fd,), daemon=True).start()
-        sys.stdout = _Text(io.BufferedWriter(_Stream(self, "stdout", 1), 8192), "utf-8", "backslashreplace", newline="\n")
-        sys.stderr = _Text(io.BufferedWriter(_Stream(self, "stderr", 2), 8192), "utf-8", "backslashreplace", newline="\n")
+        sys.stdout = _Text(self, "stdout", 1)
+        sys.stderr = _Text(self, "stderr", 2)
 
     def flush(self):
         for stream in (sys.stdout, sys.stderr):
@@ -173,10 +190,34 @@ class Output:
             except Exception:  # the user's code may have closed or replaced it
                 pass
 
+    def flush_soon(self):
+        """Have a thread flush in a moment, should nothing else do it before."""
+        if self._flusher is None and not self.forked:
+            self._flusher = threading.Thread(target=self._flush_late, daemon=True)
+            self._flusher.start()
+        if not self._due.is_set():
+            self._due.set()
+
+    def _flush_late(self):
+        while True:
+            self._due.wait()
+            time.sleep(SEND_LATE_SECONDS)
+            self._due.clear()
+            with self._flushing:
+                self.flush()
+
+    def before_fork(self):
+        self.flush()
+        self._flushing.acquire()  # else its thread, which the child has not, might hold a stream's lock in it for ever
+
+    def after_fork_in_parent(self):
+        self._flushing.release()
+
     def after_fork(self):
         """In a forked child: what it prints goes through fd 1 and 2, like that of any other child. Another thread may hold the lock."""
         self.forked = True
         self._lock = threading.RLock()
+        self._flushing = threading.Lock()
         self.execution = None
         for read_fd in self._pipes:
             os.close(read_fd)
@@ -236,15 +277,27 @@ class Output:
 class _Text(io.TextIOWrapper):
     """Sends a finished line at once, so that it stands before what a child prints next, unless lines come thick and fast."""
 
-    _sent = 0.0
+    def __init__(self, output, name, fd):
+        super().__init__(io.BufferedWriter(_Stream(output, name, fd), 8192), "utf-8", "backslashreplace", newline="\n")
+        self._output = output
+        self._sent = 0.0
+        self._unsent = False
 
     def write(self, text):
         written = super().write(text)
         now = time.perf_counter()
         if now - self._sent > SEND_EVERY_SECONDS and "\n" in text:
-            self.flush()
             self._sent = now
+            self.flush()
+        elif self._unsent:
+            self._output.flush_soon()
+        else:
+            self._unsent = True  # print() writes its newline next
         return written
+
+    def flush(self):
+        self._unsent = False
+        super().flush()
 
 
 class _Stream(io.RawIOBase):
@@ -349,10 +402,11 @@ class Guest:
         self.loop = None
         self.door = None
         self._asking = threading.Lock()
+        self._questions = 0
         self._parts = {}
         self.main = self._module()
         sys.modules["__main__"] = self.main
-        os.register_at_fork(before=self.output.flush, after_in_child=self._after_fork)
+        os.register_at_fork(before=self.output.before_fork, after_in_parent=self.output.after_fork_in_parent, after_in_child=self._after_fork)
 
     def _module(self):
         module = types.ModuleType("__main__")
@@ -395,8 +449,12 @@ class Guest:
     def ask(self, question):
         """Put a question to the host while code runs, and wait for its answer. From another thread than the main one only once duplex."""
         with self._asking:
-            self.channel.send({**question, "id": self.output.execution})
-            return self.frames.answer()
+            self._questions += 1
+            self.channel.send({**question, "id": self.output.execution, "question": self._questions})
+            while True:
+                frame = self.frames.answer()
+                if not frame or frame.get("question") == self._questions:  # an earlier one's was interrupted, and comes late
+                    return frame
 
     def part(self, name):
         """The module of ours in the file ``name``, beside this one."""

@@ -49,6 +49,7 @@ class Tunnel:
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._closing = False
 
     def open(self, frame):
@@ -57,7 +58,7 @@ class Tunnel:
             end.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._take_frames)
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread.start()
         port = self._listener.getsockname()[1]
         for name in VARIABLES:
             os.environ[name] = os.environ[name.lower()] = f"http://127.0.0.1:{port}"
@@ -75,6 +76,7 @@ class Tunnel:
         """Cut every connection and stop listening. The variables stay: nothing else would be reached without them either."""
         self._closing = True
         self._wake()
+        self._thread.join()
 
     def _wake(self):
         try:

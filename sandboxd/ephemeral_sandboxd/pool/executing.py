@@ -259,10 +259,11 @@ class Executor:
     async def _repair(self, session: Session, sandbox: PooledSandbox, account: _Account) -> None:
         """Add what is missing, and only that. Raises errors.Refused naming the rule."""
         if session.policy in ("none", "cached"):
-            if account.needs.packages:
+            permitted = sorted(package for package in account.needs.packages if not session.stock.environments.check(package))
+            if permitted:
                 account.readiness = "cold" if session.policy == "none" else "wheels"
-                account.missing = sorted(account.needs.packages)
-                account.stages.update(await self._rivals.install(sandbox, sorted(account.needs.packages), cached=session.policy == "cached"))
+                account.missing = permitted
+                account.stages.update(await self._rivals.install(sandbox, permitted, cached=session.policy == "cached"))
             return
         lacking = self._preparer.lacking(session, account.needs.packages)
         if not lacking:

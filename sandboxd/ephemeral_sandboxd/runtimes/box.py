@@ -452,6 +452,7 @@ class Box:
         if self._pump:
             self._pump.cancel()
             await asyncio.wait([self._pump])
+        self._cgroup.close()
         await self._driver.delete()
         clear(self.directory)
 
