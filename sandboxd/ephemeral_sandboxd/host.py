@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from ephemeral_sandboxd import roots
 from ephemeral_sandboxd.environments import Environments
 from ephemeral_sandboxd.errors import Unavailable
 from ephemeral_sandboxd.roots import Root
-from ephemeral_sandboxd.runtimes import Runtime
+from ephemeral_sandboxd.runtimes import Runtime, cgroups
 from ephemeral_sandboxd.runtimes.compiling import Compiler
 from ephemeral_sandboxd.runtimes.gvisor import GVisor
 
@@ -50,7 +49,7 @@ def parts(store: Path) -> Parts:
 def runtime(kind: str, store: Path, state: Path) -> Runtime:
     """Raises errors.Unavailable when setup was not run."""
     found = parts(store)
-    group = f"/ephemeral-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
+    group = cgroups.group_of(state)
     if kind == "docker":
         from ephemeral_sandboxd.runtimes.docker import DockerRuntime  # the engine's SDK takes 100 ms to import
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 from typing import Literal
 
 from ephemeral import logs, settings
 from ephemeral_sandboxd import mounts
 from ephemeral_sandboxd.errors import Unavailable
+from ephemeral_sandboxd.runtimes import cgroups
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -21,9 +23,29 @@ def begin() -> Literal["gvisor", "docker"]:
     """
     quiet()
     kind = runtime_kind()
-    if kind == "gvisor":
+    if os.geteuid():
+        _without_root(kind)
+    elif kind == "gvisor":
         mounts.private_namespace()
     return kind
+
+
+def _without_root(kind: str) -> None:
+    """Go on in a user namespace in which this user is root: enough for mounts and for runsc. What it is not enough for are control groups,
+    and no sandbox runs without its limits: root has to have handed those over (`ephemeral delegate`)."""
+    if kind != "gvisor":
+        raise Unavailable("no root", "the docker runtime mounts into containers that the engine's root made", "run sandboxd as root, or set EPHEMERAL_RUNTIME=gvisor")
+    # Settings whose default depends on who asks: afterwards this user looks like root.
+    os.environ["EPHEMERAL_STATE"], os.environ["EPHEMERAL_STORE"] = str(settings.get("state")), str(settings.get("store"))
+    group = cgroups.group_of(settings.get("state"))
+    if not cgroups.Cgroup(group).delegated():
+        raise Unavailable("no control groups", f"without root sandboxd needs a control group of its own, {group}",
+                          f"sudo env EPHEMERAL_STATE={settings.get('state')} ephemeral delegate {os.getuid()}")
+    try:
+        mounts.user_namespace()
+    except OSError as problem:
+        raise Unavailable("no user namespaces", f"this kernel does not let user {os.getuid()} make one: {problem.strerror}",
+                          "run sandboxd as root, or see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns") from problem
 
 
 def quiet() -> None:

@@ -120,15 +120,41 @@ class _Hearing:
     rich: int = 0
     installs: int = 0
 
+    asking: asyncio.Timeout | None = None
+    """Around what the code waits for, while the host finds it."""
+
     def tell(self, kind: str, value: Any) -> None:
         if self.on_event:
             self.on_event(kind, value)
 
+    async def need(self, module: str) -> dict[str, Any]:
+        paths = await self._ask(self.on_need(module)) if self.on_need else None
+        return {"found": paths is not None, **(paths or {})}
+
     async def install(self, requirements: object) -> dict[str, Any]:
         self.installs += 1
-        if self.on_install is None or self.installs > INSTALLS_AT_MOST or not isinstance(requirements, list):
+        if self.on_install is None or not isinstance(requirements, list):
             return {"ok": False, "text": "packages cannot be installed here"}
-        return await self.on_install([str(requirement)[:200] for requirement in requirements[:64]])
+        if self.installs > INSTALLS_AT_MOST:
+            return {"ok": False, "text": f"one execution may ask for packages {INSTALLS_AT_MOST} times"}
+        answer = await self._ask(self.on_install([str(requirement)[:200] for requirement in requirements[:64]]))
+        return answer or {"ok": False, "text": "interrupted"}
+
+    async def _ask(self, question: Awaitable[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """Its answer; None when interrupt() came first."""
+        try:
+            async with asyncio.timeout(None) as self.asking:
+                return await question
+        except TimeoutError:
+            return None
+        finally:
+            self.asking = None
+
+    def stop_asking(self) -> None:
+        """What is found later is of use to the next execution."""
+        if self.asking:
+            self.asking.reschedule(0)
+            self.asking = None
 
 
 class Box:
@@ -147,7 +173,7 @@ class Box:
         self._lock = asyncio.Lock()
         self._requests = 0
         self._gone: Gone | None = None
-        self._answer: Answer | None = None
+        self._hearing: _Hearing | None = None
         """Of the execution under way."""
         self._inbox: asyncio.Queue[dict[str, Any] | Exception] | None = None
         """Where _read_on() puts frames, once a tunnel is open."""
@@ -188,14 +214,14 @@ class Box:
         namespace of its own, thrown away after it.
         """
         async with self._lock:
-            answer = self._answer = Answer(arrived=time.perf_counter())
+            answer = Answer(arrived=time.perf_counter())
             request: dict[str, Any] = {"code": code, "language": language, "output_bytes": output_bytes, "slots": slots, "first": first}
             request |= {key: value for key, value in (("stdin", stdin), ("interactive", interactive), ("one_shot", one_shot)) if value}
             try:
                 self.thaw()
                 self._cgroup.reset_peak()
                 cpu_ms = self._cpu_ms()
-                hearing = _Hearing(self._send("execute", request), answer, output_bytes, on_need, on_install, on_event)
+                hearing = self._hearing = _Hearing(self._send("execute", request), answer, output_bytes, on_need, on_install, on_event)
                 if on_sent:
                     on_sent()
                 try:
@@ -211,27 +237,28 @@ class Box:
                 answer.gone = gone
                 answer.ended = time.perf_counter()
             finally:
-                self._answer = None
+                self._hearing = None
             return answer
 
     async def interrupt(self) -> bool:
         """Have the execution under way end now. The session's variables survive, unless the code ignores it. False when none is under way."""
-        answer = self._answer
-        if answer is None or self._gone:
+        hearing = self._hearing
+        if hearing is None or self._gone:
             return False
-        answer.interrupted = answer.interrupted or "asked"
-        asyncio.get_running_loop().call_later(INTERRUPT_DELIVERY_SECONDS, self._insist, answer)
+        hearing.answer.interrupted = hearing.answer.interrupted or "asked"
+        asyncio.get_running_loop().call_later(INTERRUPT_DELIVERY_SECONDS, self._insist, hearing)
+        hearing.stop_asking()
         await self._driver.interrupt()
         return True
 
-    def _insist(self, answer: Answer) -> None:
+    def _insist(self, hearing: _Hearing) -> None:
         """What was asked to end has had its time."""
-        if self._answer is answer:
+        if self._hearing is hearing:
             self._lost("interrupted", "the code ignored the interrupt, so its sandbox was ended")
 
     def feed(self, text: str, close: bool = False) -> None:
         """More standard input for an interactive execution; ``close``: this is all. Does nothing when none is under way."""
-        if self._answer is not None and not self._gone:
+        if self._hearing is not None and not self._gone:
             self._channel.send({"op": "stdin", "text": text, "close": close})
 
     async def _collect(self, hearing: _Hearing) -> None:
@@ -262,13 +289,14 @@ class Box:
                     answer.outputs.append(output)
                     hearing.tell("output", output)
                 case "need":
-                    paths = await hearing.on_need(str(frame.get("module", ""))[:200]) if hearing.on_need else None
-                    self._channel.send({"op": "found", "found": paths is not None, **(paths or {})})
+                    found = await hearing.need(str(frame.get("module", ""))[:200])
+                    self._channel.send({"op": "found", "question": frame.get("question"), **found})
                 case "install":
-                    self._channel.send({"op": "installed", **await hearing.install(frame.get("requirements"))})
+                    installed = await hearing.install(frame.get("requirements"))
+                    self._channel.send({"op": "installed", "question": frame.get("question"), **installed})
                 case "done":
                     if not isinstance(frame.get("late") or [], list):
-                        raise self._lost("crashed", "its guest sent an answer that is none of ours")
+                        raise self._nonsense()
                     answer.fields = frame
                     return
 
@@ -294,10 +322,11 @@ class Box:
     async def open_network(self, on_network: Callable[[dict[str, Any]], None]) -> None:
         """Open a listener inside, whose connections come out as ``net_…`` frames, to ``on_network`` (which must not raise). From now on frames
         are read at all times, not only while a request is under way. Raises Gone."""
-        self.on_network = on_network
+        async with self._lock:  # nobody reads now but the pump
+            self.on_network = on_network
+            self._inbox = asyncio.Queue()
+            self._pump = asyncio.create_task(self._read_on(self._inbox), name=f"tunnel of {self.name}")
         await self.request("network")
-        self._inbox = asyncio.Queue()
-        self._pump = asyncio.create_task(self._read_on(self._inbox), name=f"tunnel of {self.name}")
 
     def send_network(self, frame: dict[str, Any]) -> None:
         """One frame into the tunnel. Does nothing once the sandbox is gone."""
@@ -323,24 +352,49 @@ class Box:
     # --------------------------------------------------------------------------------------------- files
 
     async def list_files(self, path: str) -> list[dict[str, Any]]:
-        """What a directory holds (or the one file that ``path`` is): ``path``, ``kind``, ``size_bytes``, ``modified_at``. Relative paths are
-        below /scratch. Raises FileProblem, Gone."""
-        return [{"path": str(entry.get("path", ""))[:4096], "kind": entry.get("kind") if entry.get("kind") in ("file", "directory", "link") else "other",
-                 "size_bytes": int(entry.get("size_bytes") or 0), "modified_at": float(entry.get("modified_at") or 0)}
-                for entry in (await self._file("list", path))["entries"][:FILES_LISTED]]
+        """What a directory holds (or the one file that ``path`` is): ``name``, ``path``, ``kind``, ``size_bytes``, ``modified_at``; at most
+        10,000. Relative paths are below /scratch. Raises FileProblem, Gone."""
+        answer = await self._file("list", path)
+        try:
+            return [{"name": str(entry["name"])[:255], "path": str(entry["path"])[:4096],
+                     "kind": entry["kind"] if entry["kind"] in ("file", "directory", "link") else "other",
+                     "size_bytes": int(entry["size_bytes"]), "modified_at": float(entry["modified_at"])}
+                    for entry in answer["entries"][:FILES_LISTED]]
+        except (LookupError, TypeError, ValueError, OverflowError):
+            raise self._nonsense() from None
 
-    async def read_file(self, path: str, offset: int = 0, length: int = FILE_PIECE_BYTES) -> bytes:
-        """At most ``length`` (and at most 4 MiB) bytes from ``offset`` on; empty at the end. Raises FileProblem, Gone."""
-        answer = await self._file("read", path, offset=offset, length=min(length, FILE_PIECE_BYTES))
-        return base64.b64decode(str(answer.get("data", "")), validate=False)
+    async def read_file(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes from ``offset`` on, or all; fewer at its end. Raises FileProblem (``too_large`` beyond 256 MiB), Gone."""
+        data = bytearray()
+        while (left := LARGEST_FILE_BYTES + 1 - len(data) if length is None else length - len(data)) > 0:
+            asked = min(left, FILE_PIECE_BYTES)
+            answer = await self._file("read", path, offset=offset + len(data), length=asked)
+            try:
+                piece = base64.b64decode(str(answer["data"]))[:asked]
+            except (LookupError, ValueError):
+                raise self._nonsense() from None
+            data += piece
+            if len(piece) < asked:
+                break
+        if length is None and len(data) > LARGEST_FILE_BYTES:
+            raise FileProblem("too_large", "it is larger than 256 MiB: read it in pieces")
+        return bytes(data)
 
     async def write_file(self, path: str, data: bytes, append: bool = False) -> int:
         """Write ``data`` (replacing the file, or at its end), making the directories on the way; the file's size then. Raises FileProblem, Gone."""
         size = 0
         for start in range(0, max(1, len(data)), FILE_PIECE_BYTES):
             piece = base64.b64encode(data[start:start + FILE_PIECE_BYTES]).decode()
-            size = int((await self._file("write", path, data=piece, append=append or start > 0, largest=LARGEST_FILE_BYTES)).get("size") or 0)
+            answer = await self._file("write", path, data=piece, append=append or start > 0, largest=LARGEST_FILE_BYTES)
+            try:
+                size = int(answer["size"])
+            except (LookupError, TypeError, ValueError):
+                raise self._nonsense() from None
         return size
+
+    async def make_directory(self, path: str) -> None:
+        """And those on the way to it. No error when it is there. Raises FileProblem, Gone."""
+        await self._file("make", path)
 
     async def delete_file(self, path: str) -> None:
         """A file, a link, or a directory with all that is in it. Raises FileProblem, Gone."""
@@ -383,6 +437,9 @@ class Box:
         if self._cgroup.out_of_pids():
             return self._lost("killed", f"the code started more than {self.size.pids} processes and threads, so its sandbox was ended")
         return self._lost("crashed", "the sandbox's interpreter ended: the code crashed or exited it")
+
+    def _nonsense(self) -> Gone:
+        return self._lost("crashed", "its guest sent an answer that is none of ours")
 
     def _lost(self, verdict: wire.Verdict, reason: str) -> Gone:
         self._gone = self._gone or Gone(verdict, reason)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -136,6 +137,18 @@ class Cgroup:
         (self._memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
         (self._cpu / "cpu.cfs_quota_us").write_text(str(int(cpus * 100_000)))
 
+    def delegate(self, uid: int) -> None:
+        """Make the group and hand it to a user, who can then run sandboxes in it without being root. Needs root. Raises OSError."""
+        relative = self.path.lstrip("/")
+        for directory in [ROOT / relative] if self._unified else [entry / relative for entry in ROOT.iterdir() if entry.is_dir() and not entry.is_symlink()]:
+            directory.mkdir(exist_ok=True)
+            for entry in (directory, *directory.iterdir()):
+                os.chown(entry, uid, -1)
+
+    def delegated(self) -> bool:
+        """Whether this process may make groups below it."""
+        return all(os.access(directory, os.W_OK) for directory in (self._memory, self._cpu, self._freezer, self._pids))
+
     def yield_cpu(self) -> None:
         """The least share of the processor that there is."""
         with contextlib.suppress(OSError):
@@ -184,6 +197,11 @@ class Cgroup:
                 descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # one that can only be read
             self._open[file] = descriptor
         return descriptor
+
+
+def group_of(state: Path) -> str:
+    """The parent group of all sandboxes of the daemon on this state directory, by which a reaper knows them."""
+    return f"/ephemeral-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"
 
 
 def children(parent: str) -> list[str]:

@@ -65,19 +65,24 @@ class Compiler:
         bundle = self._folder / name
         out = bundle / "out"
         out.mkdir(parents=True)
-        os.chown(out, spec.NOBODY, spec.NOBODY)
+        user = spec.NOBODY
+        try:
+            os.chown(out, spec.NOBODY, spec.NOBODY)
+        except OSError:
+            user = 0  # in a user namespace there is one user, who is root in it and nobody outside
         parent = Path(os.path.commonpath([source.parent for source, _ in pairs]))
         try:
-            (bundle / "config.json").write_text(json.dumps(self._spec(bundle, parent, out, name)))
+            (bundle / "config.json").write_text(json.dumps(self._spec(bundle, parent, out, name, user)))
             await self._run(bundle, name, [str(source.relative_to(parent)) for source, _ in pairs])
             for number, (_, target) in enumerate(pairs):
                 await asyncio.to_thread(_move, out / str(number), target)
         finally:
             await asyncio.to_thread(shutil.rmtree, bundle, True)
 
-    def _spec(self, bundle: Path, parent: Path, out: Path, name: str) -> dict[str, object]:
+    def _spec(self, bundle: Path, parent: Path, out: Path, name: str, user: int) -> dict[str, object]:
         config = self._runtime.spec(bundle, name, SIZE, self._root)
         config["process"]["args"] = ["/usr/bin/python3", "-I", "-c", PROGRAM]
+        config["process"]["user"] = {"uid": user, "gid": user}
         config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != spec.SLOTS]
         config["mounts"] += [
             {"destination": "/in", "type": "bind", "source": str(parent), "options": ["rbind", "ro", "nosuid", "nodev"]},

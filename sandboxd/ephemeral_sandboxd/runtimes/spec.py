@@ -22,9 +22,9 @@ ARGUMENTS = ["/usr/bin/python3", "-I", "-u", GUEST]  # -I: no PYTHON* variables,
 def guest_files() -> dict[str, bytes]:
     """What the folder /ephemeral holds: path -> content. The guest itself, and what it loads when it is wanted."""
     folder = Path(__file__).parent.parent / "guest"
-    files = {name: (folder / name).read_bytes() for name in ("guest.py", "cells.py", "commands.py", "files.py", "tunnel.py")}
+    files = {name: (folder / name).read_bytes() for name in ("guest.py", "cells.py", "commands.py", "files.py", "packages.py", "tunnel.py")}
     shim = (folder / "bin/pip").read_bytes()
-    return files | {"bin/pip": shim, "bin/pip3": shim}
+    return files | {"bin/pip": shim, "bin/pip3": shim, "bin/uv": shim, "lib/pip.py": shim}
 
 
 def write_guest(folder: Path) -> None:
@@ -50,8 +50,8 @@ def environment(cpus: float) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "PYTHONDONTWRITEBYTECODE": "1",
-        # For Pythons that the code starts; .pth files do not run from here.
-        "PYTHONPATH": ":".join(f"{SLOTS}/{slot}" for slot in range(SLOT_COUNT)),
+        # For Pythons that the code starts (`python -m pip` is our own); .pth files do not run from here.
+        "PYTHONPATH": ":".join(["/ephemeral/lib", *(f"{SLOTS}/{slot}" for slot in range(SLOT_COUNT))]),
     }
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         if os.environ.get(name):
