@@ -18,7 +18,7 @@ ModuleName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za
 
 RootName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
 Domain = Annotated[str, Field(min_length=1, max_length=260, pattern=r"^[^\s/@?#%]+$")]
-"""``api.example.com``, ``*.example.com``, with a port where it is not 80 or 443: ``db.example.com:5432``."""
+"""``api.example.com``, ``*.example.com``, with a port where it is not 80 or 443: ``api.example.com:8443``."""
 
 T = TypeVar("T")
 Language = Literal["python", "shell", "javascript"]

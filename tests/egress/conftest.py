@@ -1,251 +1,128 @@
-"""Real servers on 127.0.0.1 under names of the tests' own, and a sandbox's end of the tunnel: the very frames, or the guest's own tunnel.py."""
+"""Real servers under `localhost`, and a sandbox's end of the tunnel: bare frames, or the guest's own tunnel.py in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import importlib.util
 import ipaddress
 import os
-import socket
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import trustme
 
 from ephemeral_sandboxd.egress import Egress, EgressRecord
-from ephemeral_sandboxd.egress.limits import Limits
 
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 TUNNEL = Path(__file__).parents[2] / "sandboxd/ephemeral_sandboxd/guest/tunnel.py"
-LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 PATIENCE_SECONDS = 30.0
 
 
-class Names:
-    """A name server: what it knows, answers in turn (the last one for ever), and what it was asked."""
-
-    def __init__(self) -> None:
-        self.addresses: dict[str, list[list[str]]] = {}
-        self.asked: list[str] = []
-
-    def point(self, host: str, *answers: str) -> None:
-        """Each answer: addresses with spaces between."""
-        self.addresses[host] = [answer.split() for answer in answers]
-
-    async def __call__(self, host: str, port: int) -> list[tuple[Any, Any, int, str, Any]]:
-        self.asked.append(host)
-        answers = self.addresses.get(host)
-        if answers is None:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
-        return [found for address in addresses for found in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)]
-
-
-@pytest.fixture
-def names() -> Names:
-    found = Names()
-    found.point("api.example.com", "127.0.0.1")
-    found.point("other.example.com", "127.0.0.1")
-    return found
-
-
-# ------------------------------------------------------------------------------------------------- servers
-
-
 class Handler(BaseHTTPRequestHandler):
-    """``/bytes/N``: so many; ``/silent``: never answers; anything else says hello. A POST is sent back."""
+    """Says what it was asked: path, Host, Proxy-Authorization. ``/big`` is 2 MiB; a POST is sent back."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.seen.append((self.command, self.path, dict(self.headers)))
-        if self.path == "/silent":
-            self.server.over.wait(PATIENCE_SECONDS)
-            return
-        count = int(self.path.rpartition("/")[2]) if self.path.startswith("/bytes/") else None
-        body = b"hello" if count is None else b"x" * min(count, 1 << 20)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body) if count is None else count))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        left = len(body) if count is None else count
-        while left:
-            left -= self.wfile.write(body[:left])
-
-    do_HEAD = do_GET
+        said = f"{self.path} {self.headers['Host']} {self.headers['Proxy-Authorization']}".encode()
+        self._send(b"z" * (2 << 20) if self.path == "/big" else said)
 
     def do_POST(self) -> None:
-        self.server.seen.append((self.command, self.path, dict(self.headers)))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self._send(self.rfile.read(int(self.headers["Content-Length"])))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
             self.rfile.readline()
-        else:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.rfile.readline()
+        return self._send(body)
+
+    def _send(self, body: bytes) -> None:
         self.send_response(200)
-        self.end_headers()  # no length: its end is the connection's
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
         self.wfile.write(body)
-        self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-class Origin(ThreadingHTTPServer):
-    """A real server. ``seen``: (method, path, headers) of each request."""
-
+class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, tls: ssl.SSLContext | None = None):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.seen: list[tuple[str, str, dict[str, str]]] = []
-        self.over = threading.Event()
-        self.tls = tls
-
-    @property
-    def port(self) -> int:
-        return self.server_address[1]
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        if self.tls:
-            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        return connection, address
-
     def handle_error(self, *_: object) -> None:
-        pass  # clients that are cut off are what is tested
+        pass  # clients that are cut off are part of what is tested
 
 
-@contextlib.contextmanager
-def serving(origin: Origin) -> Iterator[Origin]:
-    thread = threading.Thread(target=origin.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield origin
-    finally:
-        origin.over.set()
-        origin.shutdown()
-        origin.server_close()
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """``http`` and ``https``: their ports; ``authority``: the file that clients trust."""
+    authority = trustme.CA()
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    plain, secure = Server(("127.0.0.1", 0), Handler), Server(("127.0.0.1", 0), Handler)
+    secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
+    threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}) for server in (plain, secure)]
+    for thread in threads:
+        thread.start()
+    yield SimpleNamespace(http=plain.server_address[1], https=secure.server_address[1], authority=path)
+    for server, thread in zip((plain, secure), threads, strict=True):
+        server.shutdown()
+        server.server_close()
         thread.join()
 
 
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
+class Frames:
+    """A guest that is nothing but its frames: it grants no credit, and takes what comes."""
 
-
-@pytest.fixture(scope="session")
-def authority_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("authority") / "ca.pem"
-    authority.cert_pem.write_to_path(path)
-    return path
-
-
-@pytest.fixture
-def web() -> Iterator[Origin]:
-    with serving(Origin()) as origin:
-        yield origin
-
-
-@pytest.fixture
-def secure(authority: trustme.CA) -> Iterator[Origin]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("api.example.com", "other.example.com").configure_cert(context)
-    with serving(Origin(context)) as origin:
-        yield origin
-
-
-# ------------------------------------------------------------------------------------------------- the tunnel
-
-
-class Program:
-    """One connection of a program, spoken in frames: what a guest, honest or not, may send."""
-
-    def __init__(self, guest: Guest, number: int):
-        self._guest = guest
-        self.number = number
-        self.arrived = b""
-        self.ended = False
-        self.closed = False
-        self.changed = asyncio.Event()
-
-    def send(self, data: bytes) -> None:
-        for start in range(0, len(data), 32 << 10):
-            self._guest.put("net_data", self.number, data=base64.b64encode(data[start:start + (32 << 10)]).decode())
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def exchange(self, data: bytes = b"") -> str:
-        """Send, and read until the proxy has closed."""
-        self.send(data)
-        await self.until(lambda: self.closed)
-        return self.arrived.decode("latin-1")
-
-    async def line(self, data: bytes) -> str:
-        """Send, and read the head of an answer."""
-        self.send(data)
-        await self.until(lambda: b"\r\n\r\n" in self.arrived)
-        head, _, self.arrived = self.arrived.partition(b"\r\n\r\n")
-        return head.decode("latin-1")
-
-
-class Guest:
-    """A sandbox's end of the tunnel. ``generous``: it grants credit for what arrives."""
-
-    def __init__(self, allow: list[str], names: Names, limits: Limits | None = None, **more: Any):
+    def __init__(self, allow: list[str], permit: Any):
+        self.sent: list[dict[str, Any]] = []
         self.records: list[EgressRecord] = []
-        self.frames: list[dict[str, Any]] = []
-        self.programs: dict[int, Program] = {}
-        self.generous = True
-        self._numbers = 0
-        self.egress = Egress(allow, self._take, self.records.append, limits=limits or Limits(), resolve=names, **{"permit": LOOPBACK, **more})
-
-    def put(self, op: str, number: object = None, **fields: Any) -> None:
-        self.egress.receive({"op": op, "c": number, **fields})
-
-    def open(self) -> Program:
-        self._numbers += 1
-        self.programs[self._numbers] = Program(self, self._numbers)
-        self.put("net_open", self._numbers)
-        return self.programs[self._numbers]
+        self._heard: dict[int, bytes] = defaultdict(bytes)
+        self._closed: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self.egress = Egress(allow, self._take, self.records.append, permit=permit)
 
     def _take(self, frame: dict[str, Any]) -> None:
-        self.frames.append(frame)
-        program = self.programs.get(frame["c"])
-        if program is None:
-            return
+        self.sent.append(frame)
         if frame["op"] == "net_data":
-            data = base64.b64decode(frame["data"])
-            program.arrived += data
-            if self.generous:
-                asyncio.get_running_loop().call_soon(lambda: self.put("net_credit", program.number, bytes=len(data)))
-        program.ended |= frame["op"] in ("net_eof", "net_close")
-        program.closed |= frame["op"] == "net_close"
-        program.changed.set()
+            self._heard[frame["c"]] += base64.b64decode(frame["data"])
+        elif frame["op"] == "net_close":
+            self._closed[frame["c"]].set()
+
+    async def say(self, number: int, data: bytes) -> None:
+        """Open connection ``number`` and send."""
+        self.egress.receive({"op": "net_open", "c": number})
+        for start in range(0, len(data), 32 << 10):
+            self.egress.receive({"op": "net_data", "c": number, "data": base64.b64encode(data[start:start + (32 << 10)]).decode()})
+
+    def heard(self, number: int) -> bytes:
+        return self._heard[number]
+
+    async def answer(self, number: int, data: bytes) -> bytes:
+        """All that is said to ``data`` until the connection is closed."""
+        await self.say(number, data)
+        self.egress.receive({"op": "net_eof", "c": number})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._closed[number].wait()
+        return self.heard(number)
 
 
-@pytest_asyncio.fixture
-async def guest(names: Names) -> AsyncIterator[Callable[..., Guest]]:
-    """Make a guest: ``guest(allow, limits=…)``. At the end nothing of it may be open."""
-    made: list[Guest] = []
+@pytest.fixture
+async def tunnel() -> AsyncIterator[Callable[..., Frames]]:
+    made: list[Frames] = []
 
-    def make(allow: list[str], limits: Limits | None = None, **more: Any) -> Guest:
-        made.append(Guest(allow, names, limits, **more))
+    def make(allow: list[str], permit: Any = LOOPBACK) -> Frames:
+        made.append(Frames(allow, permit))
         return made[-1]
 
     yield make
@@ -254,25 +131,27 @@ async def guest(names: Names) -> AsyncIterator[Callable[..., Guest]]:
         assert one.egress.active == 0
 
 
-def load_tunnel() -> ModuleType:
-    """The file that runs inside sandboxes, as the guest loads it."""
+@pytest.fixture
+async def joined(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[list[str]], SimpleNamespace]]:
+    """The guest's tunnel.py and an Egress, each other's ends: ``proxy`` is the address that clients use, ``records`` what was written down."""
     spec = importlib.util.spec_from_file_location("ephemeral_tunnel", TUNNEL)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the listener points this process's variables at itself
+    loop = asyncio.get_running_loop()
+    made: list[tuple[Any, Egress]] = []
 
+    def make(allow: list[str]) -> SimpleNamespace:
+        records: list[EgressRecord] = []
+        inside = module.Tunnel(lambda frame: loop.call_soon_threadsafe(egress.receive, frame))
+        egress = Egress(allow, inside.receive, records.append, permit=LOOPBACK)
+        made.append((inside, egress))
+        return SimpleNamespace(proxy=f"http://127.0.0.1:{inside.open({})['port']}", records=records, egress=egress)
 
-def connections() -> set[str]:
-    """Sockets of this process that are connected to anything, by their inode."""
-    found = set()
-    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "01":
-            found.add(fields[9])
-    own = set()
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            own.add(os.readlink(f"/proc/self/fd/{entry}"))
-    return {inode for inode in found if f"socket:[{inode}]" in own}
+    yield make
+    for inside, egress in made:
+        await egress.close()
+        assert egress.active == 0
+        await asyncio.to_thread(inside.close)  # its thread speaks to this loop to the last

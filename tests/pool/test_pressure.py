@@ -59,7 +59,7 @@ async def test_variables_are_worth_more_than_a_bet(house, room_for):
 
 async def test_a_full_house_of_running_code_refuses_after_a_while_and_says_when_to_come_back(house, room_for, monkeypatch):
     await quiet(house)
-    monkeypatch.setattr(admission, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(admission, "FIRST_SECONDS", 1.0)
     busy = asyncio.create_task(house.run("x = bytearray(200 << 20)\nimport time; time.sleep(6)", session="busy-1"))
     await house.until(lambda: house.sandbox("busy-1") and house.sandbox("busy-1").state == "running" and house.sandbox("busy-1").memory_bytes > 200 << 20)
     while spares := house.daemon._fleet.spares():
@@ -70,7 +70,7 @@ async def test_a_full_house_of_running_code_refuses_after_a_while_and_says_when_
     assert 1 <= refusal.value.retry_after_seconds <= 60
     assert house.daemon.host().refused >= 1
     waiting = asyncio.create_task(house.run("2", session="waits-2"))
-    monkeypatch.setattr(admission, "WAIT_SECONDS", 30.0)
+    monkeypatch.setattr(admission, "FIRST_SECONDS", 30.0)
     await busy
     waited = asyncio.create_task(house.run("3", session="waits-3"))
     assert (await waited).result == "3"

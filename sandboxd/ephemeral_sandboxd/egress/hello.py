@@ -7,8 +7,6 @@ CLIENT_HELLO = 1
 SERVER_NAME = 0
 ENCRYPTED_HELLO = 0xFE0D
 LARGEST_RECORD_BYTES = 1 << 14
-ACCESS_DENIED = bytes((21, 3, 1, 0, 2, 2, 49))
-"""A fatal alert, as a server would send it: the client's error then says that access was denied, not that the connection broke."""
 
 
 class NotAHello(ValueError):

@@ -169,11 +169,7 @@ class _Conversation:
         await _event(self._program, self._stream)  # the end of a request that has no body
         self._program.send(h11.Response(status_code=200, headers=[]))  # the state alone: h11 would add a header that curl warns of
         await self._stream.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        try:
-            first = await self._hello(record.host)
-        except Refusal:
-            await self._stream.write(hello.ACCESS_DENIED)
-            raise
+        first = await self._hello(record.host)
 
         async def up(moved: Callable[[], None]) -> None:
             data = first
@@ -274,14 +270,14 @@ class _Conversation:
         record = EgressRecord(at=time.time(), host="", port=0, scheme=scheme)
         try:
             yield record
-        except ProgramGone:
-            record.reason = "the program closed the connection"
-            raise
-        except TimeoutError:
-            record.verdict, record.reason = "failed", f"no byte moved for {self._proxy.limits.idle_seconds:g} s"
-            raise
-        except OSError:
-            record.verdict, record.reason = "failed", "the connection broke off"
+        except OSError as problem:
+            if record.verdict == "allowed":  # else it says already why it ended
+                if isinstance(problem, ProgramGone):
+                    record.reason = "the program closed the connection"
+                elif isinstance(problem, TimeoutError):
+                    record.verdict, record.reason = "failed", f"no byte moved for {self._proxy.limits.idle_seconds:g} s"
+                else:
+                    record.verdict, record.reason = "failed", "the connection broke off"
             raise
         finally:
             record.duration_ms = (time.perf_counter() - began) * 1000
@@ -359,33 +355,40 @@ async def _together(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any
 
 
 def _authority(request: h11.Request) -> tuple[str, int]:
-    """Host (in normal form) and port of a CONNECT. Raises Unclear."""
+    """Host (in normal form) and port of a CONNECT. Raises Unclear, Refusal."""
     if {name for name, _ in request.headers} & {b"content-length", b"transfer-encoding"}:
         raise Unclear("CONNECT has no body")
     try:
         name, port = rules.split_port(request.target.decode("ascii"))
         if port is None:
-            raise NoHost("it has no port")
-        return rules.normal(name), port
-    except NoHost as problem:
-        raise Unclear(f"CONNECT wants host:port, for example example.com:443, and this is none: {problem}") from None
+            raise ValueError
+    except ValueError:
+        raise Unclear("CONNECT wants host:port, for example example.com:443") from None
+    return _host(name), port
 
 
 def _address(request: h11.Request) -> tuple[str, int, bytes]:
-    """Host (in normal form), port, and the target for the server. Raises Unclear."""
+    """Host (in normal form), port, and the target for the server. Raises Unclear, Refusal."""
     names = [name for name, _ in request.headers]
     if b"content-length" in names and b"transfer-encoding" in names:
         raise Unclear("a request has a length or chunks, not both")
     try:
         parts = urlsplit(request.target.decode("ascii"))
         if parts.scheme != "http" or "@" in parts.netloc:
-            raise NoHost("HTTPS goes by CONNECT, and a password does not stand in an address")
+            raise ValueError
         name, port = rules.split_port(parts.netloc)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return rules.normal(name), port or 80, target.encode()
-    except ValueError as problem:
-        why = f": {problem}" if isinstance(problem, NoHost) else ""  # what others say repeats the address, which may hold a password
-        raise Unclear(f"a proxy wants the whole address, http://host/path, and this is none{why}") from None
+    except ValueError:
+        raise Unclear("a proxy wants the whole address, http://host/path, and no password in it; HTTPS goes by CONNECT") from None
+    return _host(name), port or 80, target.encode()
+
+
+def _host(name: str) -> str:
+    """In normal form. Raises Refusal."""
+    try:
+        return rules.normal(name)
+    except NoHost as problem:
+        raise Refusal(f"the host of this request is none that could be allowed: {problem}") from None
 
 
 def _onward(request: h11.Request, target: bytes, record: EgressRecord) -> h11.Request:

@@ -23,7 +23,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _REFUSED: tuple[Network, ...] = tuple(ipaddress.ip_network(text) for text in (
     "100.64.0.0/10",  # carrier NAT; a cloud keeps its metadata there, at 100.100.100.200
     "168.63.129.16/32",  # a public address by its looks: Azure's metadata
-    "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15",
+    "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "3fff::/20",
     "2002::/16", "2001::/32",  # 6to4 and Teredo: IPv4 addresses in disguise
 ))
 """Not public for us, whatever this Python's tables say."""
@@ -130,8 +130,7 @@ def check_name(allow: Collection[Domain], host: str, port: int) -> None:
     shown = bracketed(host)
     if any(domain.names(host) for domain in allow):
         raise Refusal(f"port {port} of {host} is not among those that this session may reach: ask for it by network=[\"{shown}:{port}\"]")
-    wanted = shown if port in WEB_PORTS else f"{shown}:{port}"
-    raise Refusal(f"{host} is not among the domains that this session may reach: ask for the domain by network=[\"{wanted}\"]")
+    raise Refusal(f"{host} is not among the domains that this session may reach: ask for the domain by network=[\"{shown}\"]")
 
 
 def check_address(text: str, permit: Collection[Network] = ()) -> None:

@@ -146,7 +146,7 @@ class Egress:
     def receive(self, frame: dict[str, Any]) -> None:
         """One ``net_…`` frame out of the sandbox, whatever it holds."""
         op, number = frame.get("op"), frame.get("c")
-        if self._closed or not isinstance(op, str) or not isinstance(number, int) or not 0 < number < LARGEST_NUMBER:
+        if self._closed or not isinstance(op, str) or not isinstance(number, int) or not 0 <= number < LARGEST_NUMBER:
             return
         if op == "net_open":
             self._open(number)

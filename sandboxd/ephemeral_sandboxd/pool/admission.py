@@ -1,7 +1,7 @@
-"""Memory for one more sandbox: who gets it, in which order, and who is told to come back later.
+"""Who may start a sandbox now: memory for it and a turn, in order of arrival, and who is told to come back later.
 
-Code that has arrived waits its turn, first come first served, while spares and cheaper bets are given back for it; only a full
-queue or a long wait refuses it (429 with Retry-After). A plan does not wait: it gets what is free or worth less, or is declined.
+Code that has arrived waits its turn, first come first served, while spares and cheaper bets are given back for it; only a full queue or a long wait
+refuses it (429 with Retry-After). A plan waits its turn too, and then gets what is free or worth less, or is declined.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from ephemeral_sandboxd.errors import Busy
 from ephemeral_sandboxd.pool.worth import CERTAIN
 
 WAITING_AT_MOST = 512
-WAIT_SECONDS = 30.0
+FIRST_SECONDS = 30.0
+"""How long the first in the queue waits for memory that nobody gives back."""
+WAIT_SECONDS = 180.0
+"""How long anybody waits."""
 
 
 class Declined(Exception):
@@ -24,15 +27,20 @@ class Declined(Exception):
 
 
 class Admission:
-    """Keeps the sandboxes within ``budget_bytes``. ``used`` says what they hold now, ``yield_one`` gives back one that is worth less
-    than its argument and says whether there was one."""
+    """Keeps the sandboxes within ``budget_bytes``, and no more than ``at_once`` of them starting (more only slow each other: gvisor#9119).
 
-    def __init__(self, budget_bytes: int, used: Callable[[], int], yield_one: Callable[[float], bool]):
+    ``used`` says what they hold now, ``yield_one`` gives back one that is worth less than its argument and says whether there was one.
+    """
+
+    def __init__(self, budget_bytes: int, at_once: int, used: Callable[[], int], yield_one: Callable[[float], bool]):
         self.budget_bytes = budget_bytes
         self.refused = 0
+        self.starting_bytes = 0
+        """Reserved for those that are starting; what has started is measured."""
+        self._at_once = at_once
+        self._starting = 0
         self._used = used
         self._yield_one = yield_one
-        self._starting = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closing = False
         self._served = deque[float](maxlen=32)
@@ -41,38 +49,35 @@ class Admission:
     def waiting(self) -> int:
         return len(self._queue)
 
-    @property
-    def starting_bytes(self) -> int:
-        return self._starting
-
     @contextlib.asynccontextmanager
-    async def room(self, memory_bytes: int, worth: float):
-        """Hold ``memory_bytes`` while a sandbox of that size starts; afterwards it is measured with the others.
+    async def room(self, memory_bytes: int, worth: float) -> AsyncIterator[None]:
+        """Hold ``memory_bytes`` and a turn while a sandbox starts.
 
-        Raises errors.Busy (429) for code that cannot be served now, Declined for a bet.
+        Raises errors.Busy (429) for code that cannot be served, Declined for a bet that is not worth it.
         """
         if self._closing:
             raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
-        if worth == CERTAIN:
-            await self._queue_for(memory_bytes)
-        elif self._queue or not self._make_room(memory_bytes, worth):
-            raise Declined(f"{memory_bytes >> 20} MiB for it would have to be taken from what is worth more")
-        self._starting += memory_bytes
+        if self._queue or self._starting >= self._at_once or not self._make_room(memory_bytes, worth):
+            await self._wait(memory_bytes, worth)
+        self._starting += 1
+        self.starting_bytes += memory_bytes
+        self.changed()  # the next in the queue may have a turn too
         try:
             yield
         finally:
-            self._starting -= memory_bytes
+            self._starting -= 1
+            self.starting_bytes -= memory_bytes
             self._served.append(time.monotonic())
             self.changed()
 
     def changed(self) -> None:
-        """Memory may have become free: the first in the queue looks again."""
+        """Memory or a turn may have become free: the first in the queue looks again."""
         if self._queue and not self._queue[0].done():
             self._queue[0].set_result(None)
 
     def relieve(self) -> None:
         """Running code has grown beyond the budget: give back what is idle, cheapest first."""
-        while self._used() + self._starting > self.budget_bytes and self._yield_one(CERTAIN):
+        while self._used() + self.starting_bytes > self.budget_bytes and self._yield_one(CERTAIN):
             pass
 
     def close(self) -> None:
@@ -83,25 +88,30 @@ class Admission:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    async def _queue_for(self, memory_bytes: int) -> None:
-        if not self._queue and self._make_room(memory_bytes, CERTAIN):
-            return
+    async def _wait(self, memory_bytes: int, worth: float) -> None:
+        """Until it is our turn and there is room."""
         if len(self._queue) >= WAITING_AT_MOST:
             raise self._busy(f"{len(self._queue)} sessions wait for a sandbox already")
-        deadline = time.monotonic() + WAIT_SECONDS
-        with self._place() as turn:
+        began = time.monotonic()
+        first_since: float | None = None
+        with self._place() as (turn, is_first):
             while True:
+                if is_first() and self._starting < self._at_once:
+                    if self._make_room(memory_bytes, worth):
+                        return
+                    if worth != CERTAIN:
+                        raise Declined(f"{memory_bytes >> 20} MiB for it would have to be taken from what is worth more")
+                    first_since = first_since or time.monotonic()
+                deadline = min(began + WAIT_SECONDS, (first_since or float("inf")) + FIRST_SECONDS)
                 try:
                     async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                         await turn()
                 except TimeoutError:
-                    raise self._busy(f"sandboxes hold {self._used() >> 20} MiB of {self.budget_bytes >> 20} MiB, all of them in use") from None
-                if self._make_room(memory_bytes, CERTAIN):
-                    return
+                    raise self._busy(f"sandboxes hold {self._used() >> 20} MiB of {self.budget_bytes >> 20} MiB, and {len(self._queue)} wait") from None
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[Callable[[], asyncio.Future[None]]]:
-        """A place at the end of the queue. Calling what is yielded waits until something changed while that place was the first."""
+    def _place(self) -> Iterator[tuple[Callable[[], asyncio.Future[None]], Callable[[], bool]]]:
+        """A place at the end of the queue: what to await until something has changed for the first in it, and whether that is us."""
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[None] = loop.create_future()
         self._queue.append(mine)
@@ -115,13 +125,13 @@ class Admission:
             return mine
 
         try:
-            yield turn
+            yield turn, lambda: self._queue[0] is mine
         finally:
             self._queue.remove(mine)
             self.changed()  # whoever is first now may have room
 
     def _make_room(self, memory_bytes: int, worth: float) -> bool:
-        while self._used() + self._starting + memory_bytes > self.budget_bytes:
+        while self._used() + self.starting_bytes + memory_bytes > self.budget_bytes:
             if not self._yield_one(worth):
                 return False
         return True

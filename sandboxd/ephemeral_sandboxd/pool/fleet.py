@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ class Fleet:
         self._tasks = Tasks()
         self._filling = asyncio.Lock()
         self._closing = False
-        self.admission = Admission(budget_bytes, lambda: self.memory_used_bytes, self._yield_one)
+        self.admission = Admission(budget_bytes, os.cpu_count() or 1, lambda: self.memory_used_bytes, self._yield_one)
         self.evict: Callable[[float], bool] = lambda worth: False
         """Set by the owner of the sessions: give one idle sandbox back that is worth less than this; whether there was one."""
 
