@@ -11,7 +11,7 @@ import uvicorn
 import uvloop
 from mcp.server.transport_security import TransportSecuritySettings
 
-from ephemeral import settings
+from ephemeral import logs, settings
 from ephemeral_mcp.door import Door
 from ephemeral_mcp.link import Link
 from ephemeral_mcp.server import build
@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ephemeral_mcp", description="The MCP server of Ephemeral.")
     parser.add_argument("--stdio", action="store_true", help="speak MCP on standard input and output")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
+        logs.begin()
         if arguments.stdio:
             uvloop.run(serve_stdio())
         else:
@@ -55,7 +55,7 @@ async def serve_http(port: int) -> None:
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
         config = uvicorn.Config(
-            Door(app), log_level="warning", access_log=False, lifespan="on", timeout_keep_alive=600, timeout_graceful_shutdown=3
+            Door(app), log_config=None, log_level="warning", access_log=False, lifespan="on", timeout_keep_alive=600, timeout_graceful_shutdown=3
         )
         log.info("listening on http://127.0.0.1:%d/mcp", listener.getsockname()[1])
         await uvicorn.Server(config).serve(sockets=[listener])

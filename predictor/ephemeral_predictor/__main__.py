@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import uvloop
 
-from ephemeral import names, settings
+from ephemeral import logs, names, settings
 from ephemeral_predictor import app, evaluate
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("openai").setLevel(logging.WARNING)
     try:
+        logs.begin(quiet=("httpx", "openai"))
         configuration = app.Configuration.from_settings()
         socket = settings.predictor_socket()
         # The tables are read now, not while the first conversation waits.

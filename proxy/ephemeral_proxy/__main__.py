@@ -7,27 +7,22 @@ import errno
 import logging
 import sys
 
-from ephemeral import settings
+from ephemeral import logs, settings
 from ephemeral.events import EventSink
 from ephemeral_proxy.loop import Loop
 from ephemeral_proxy.upstream import Upstream, UpstreamError
 
-log = logging.getLogger("ephemeral.proxy")
-
-
 def main() -> int:
     """Exit code 0 after a stop, 2 when the settings or the port do not allow a start."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)
-    # It reports a port it cannot have with an advice about flags that are not ours; we say it ourselves.
-    logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
     try:
+        logs.begin("warning")
+        # It reports a port it cannot have with an advice about flags that are not ours; we say it ourselves.
+        logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
         upstream = Upstream.parse(settings.get("upstream"))
         port = settings.get("proxy_port")
         sink = EventSink(f"unix:{settings.predictor_socket()}")
     except (settings.SettingError, UpstreamError, ValueError) as error:
-        log.error("%s", error)
-        return 2
+        return _refuse(str(error))
     from ephemeral_proxy.server import serve  # mitmproxy takes a second to import: not before the settings are right
 
     try:
@@ -38,13 +33,13 @@ def main() -> int:
     if failure is None:
         return 0
     if failure.errno == errno.EADDRINUSE:
-        log.error(
-            "port %d of 127.0.0.1 is taken: stop what listens there, or type EPHEMERAL_PROXY_PORT=%d", port, port + 10
-        )
-    else:
-        log.error(
-            "cannot listen on 127.0.0.1:%d (%s): choose another port with EPHEMERAL_PROXY_PORT", port, failure.strerror
-        )
+        return _refuse(f"port {port} of 127.0.0.1 is taken: stop what listens there, or type EPHEMERAL_PROXY_PORT={port + 10}")
+    return _refuse(f"cannot listen on 127.0.0.1:{port} ({failure.strerror}): choose another port with EPHEMERAL_PROXY_PORT")
+
+
+def _refuse(sentence: str) -> int:
+    """Not a log line: it is the answer to whoever typed the command."""
+    sys.stderr.write(f"ephemeral.proxy: {sentence}\n")
     return 2
 
 

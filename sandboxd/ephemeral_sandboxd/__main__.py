@@ -10,6 +10,9 @@ from ephemeral_sandboxd.process import begin
 
 
 def main() -> int:
+    if len(sys.argv) > 1:
+        sys.stderr.write("sandboxd takes no arguments: its settings are variables, EPHEMERAL_… (`ephemeral settings` lists them)\n")
+        return 2
     try:
         kind = begin()
         # Only now: some of what the service imports starts threads, and those would stay in the host's mount namespace.

@@ -6,6 +6,7 @@ Both find sandboxd by themselves (EPHEMERAL_HOST, else the Unix socket in the st
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from ephemeral import errors, settings, wire
+from ephemeral import errors, remote, settings, wire
 
 T = TypeVar("T")
 
@@ -107,6 +108,10 @@ class _Calls:
     def _pin_environment(self, environment_id: str, pinned: bool) -> _Call[wire.Environment]:
         return _Call("PUT" if pinned else "DELETE", f"/v1/environments/{environment_id}/pin", wire.Environment)
 
+    def _prune(self, older_than_days: float | None, dry_run: bool, vacuum: bool) -> _Call[wire.Pruned]:
+        request = wire.PruneRequest(older_than_days=older_than_days, dry_run=dry_run, vacuum=vacuum)
+        return _Call("POST", "/v1/prune", wire.Pruned, request, patience_seconds=None)
+
     def _roots(self) -> _Call[wire.Page[wire.RootFilesystem]]:
         return _Call("GET", "/v1/roots", wire.Page[wire.RootFilesystem])
 
@@ -171,7 +176,9 @@ class Client(_Calls):
         self._address = address or settings.sandboxd_address()
         base, path = _split(self._address)
         transport = httpx.HTTPTransport(uds=path) if path else None
-        self._http = httpx.Client(base_url=base, headers=_headers(path, token), transport=transport, trust_env=False)
+        self._http = httpx.Client(
+            base_url=base, headers=_headers(self._address, path, token), transport=transport, verify=_verify(self._address), trust_env=False,
+        )  # fmt: skip
 
     def __enter__(self) -> Client:
         return self
@@ -270,6 +277,10 @@ class Client(_Calls):
         """A pinned environment is never dropped for the disk budget."""
         return self._send(self._pin_environment(environment_id, pinned))
 
+    def prune(self, older_than_days: float | None = None, *, dry_run: bool = False, vacuum: bool = False) -> wire.Pruned:
+        """Forget sessions that ended longer ago than that (default: EPHEMERAL_RETENTION_DAYS of sandboxd)."""
+        return self._send(self._prune(older_than_days, dry_run, vacuum))
+
     def roots(self) -> wire.Page[wire.RootFilesystem]:
         """Root filesystems, the default first."""
         return self._send(self._roots())
@@ -328,7 +339,9 @@ class AsyncClient(_Calls):
         self._address = address or settings.sandboxd_address()
         base, path = _split(self._address)
         transport = httpx.AsyncHTTPTransport(uds=path) if path else None
-        self._http = httpx.AsyncClient(base_url=base, headers=_headers(path, token), transport=transport, trust_env=False)
+        self._http = httpx.AsyncClient(
+            base_url=base, headers=_headers(self._address, path, token), transport=transport, verify=_verify(self._address), trust_env=False,
+        )  # fmt: skip
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -416,6 +429,9 @@ class AsyncClient(_Calls):
 
     async def pin_environment(self, environment_id: str, pinned: bool = True) -> wire.Environment:
         return await self._send(self._pin_environment(environment_id, pinned))
+
+    async def prune(self, older_than_days: float | None = None, *, dry_run: bool = False, vacuum: bool = False) -> wire.Pruned:
+        return await self._send(self._prune(older_than_days, dry_run, vacuum))
 
     async def roots(self) -> wire.Page[wire.RootFilesystem]:
         return await self._send(self._roots())
@@ -577,8 +593,13 @@ def _split(address: str) -> tuple[str, str | None]:
     )
 
 
-def _headers(socket_path: str | None, token: str | None) -> dict[str, str]:
-    given = token if token is not None else "" if socket_path else settings.token()
+def _verify(address: str) -> ssl.SSLContext | bool:
+    """How the other side is known: a remote sandboxd by its own authority, and we by our certificate."""
+    return remote.context(address) if remote.is_remote(address) else False  # nothing else speaks TLS
+
+
+def _headers(address: str, socket_path: str | None, token: str | None) -> dict[str, str]:
+    given = token if token is not None else remote.token(address) if remote.is_remote(address) else "" if socket_path else settings.token()
     return {"Authorization": f"Bearer {given}"} if given else {}
 
 
@@ -587,6 +608,8 @@ def _page(limit: int, before: str | None) -> dict[str, str | int]:
 
 
 def _unreachable(address: str, problem: httpx.TransportError) -> errors.EphemeralError:
+    if told := remote.explain(address, problem):
+        return told
     if isinstance(problem, httpx.ReadTimeout):
         return errors.ServerError(f"sandboxd at {address} did not answer in time.", hint="Type: ephemeral doctor")
     return errors.NotRunning(

@@ -28,7 +28,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     # Authorization: Bearer x, 'authorization': 'Basic x', Proxy-Authorization=x, X-API-Key: x, Cookie: a=b
     (
         re.compile(
-            r"""((?:proxy-)?authorization|x-api-key|api-key|set-cookie|cookie)(["']?\s*[:=]\s*(?:[bB](?=["']))?["']?)(?:(?:bearer|basic|digest|token)\s+)?[^\s"',;]+""",
+            r"""((?:proxy-)?authorization|x-api-key|api-key|set-cookie|cookie)((?:["']\s*,|["']?\s*[:=])\s*(?:[bB](?=["']))?["']?)(?:(?:bearer|basic|digest|token)\s+)?[^\s"',;]+""",
             re.IGNORECASE,
         ),
         rf"\1\2{HIDDEN}",
@@ -43,7 +43,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     # ?token=x&api_key=y, token='x', "password": "x"
     (
         re.compile(
-            r"""((?:^|[^A-Za-z])(?:[a-z0-9]+[_-])*(?:token|api[_-]?key|apikey|secret|password|passwd)["']?\s*[=:]\s*["']?)[^\s"'&,;)}\]]+""",
+            r"""((?:^|[^A-Za-z])(?:[a-z0-9]+[_-])*(?:token|api[_-]?key|apikey|secret|password|passwd)["']?\s*[=:]\s*["']?)(?!\[redacted\])[^\s"'&,;)}\]]+""",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",

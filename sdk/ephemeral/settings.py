@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("proxy_port", int, "8787", "Port of the proxy on 127.0.0.1."),
     Setting("mcp_port", int, "8788", "Port of the MCP server on 127.0.0.1."),
     Setting("sandboxd_port", int, "8789", "Port of sandboxd and the dashboard on 127.0.0.1."),
+    Setting("listen", str, "", "Address and port at which sandboxd answers other machines too, over TLS and with client certificates only, for example [::]:8790. Default: none."),
     Setting("upstream", str, "https://api.openai.com", "Provider that the proxy forwards /v1 to (scheme, host, maybe a base path)."),
     Setting("capture", bool, "0", "Keep conversation text and code in the database and show them on the dashboard."),
     Setting("runtime", str, "auto", "gvisor (runsc directly), docker (engine with the runsc runtime) or auto."),
@@ -128,12 +130,19 @@ def sandboxd_address() -> str:
     return get("host") or f"unix:{sandboxd_socket()}"
 
 
+def remote_directory(address: str) -> Path:
+    """Where `ephemeral host join` puts what reaching the sandboxd at ``address`` (``https://host:port``) takes."""
+    return get("state") / "hosts" / (urlsplit(address).hostname or "nowhere")
+
+
 def token() -> str:
     """The bearer token for sandboxd over TCP; empty when there is none to be had."""
     configured = get("token")
     if configured:
         return configured
+    address = get("host")
+    place = remote_directory(address) if address.startswith("https://") else get("state")
     try:
-        return (get("state") / "token").read_text().strip()
+        return (place / "token").read_text().strip()
     except OSError:
         return ""

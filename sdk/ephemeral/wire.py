@@ -33,7 +33,7 @@ SandboxState = Literal["booting", "spare", "preparing", "ready", "running", "los
 class Wire(BaseModel):
     """Base of every message: immutable, and lenient about fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------------------- conversation
@@ -413,6 +413,27 @@ class Host(Wire):
     refused: int = 0
     """Requests answered 429 since the start."""
     facts: dict[str, str] = {}
+
+
+class PruneRequest(Wire):
+    """``older_than_days`` defaults to EPHEMERAL_RETENTION_DAYS; 0 forgets every session that has ended. ``dry_run`` only counts.
+    ``vacuum`` rewrites the whole file afterwards, which takes as much disk again while it lasts."""
+
+    older_than_days: float | None = Field(default=None, ge=0, le=36_500)
+    dry_run: bool = False
+    vacuum: bool = False
+
+
+class Pruned(Wire):
+    """What was deleted, or, of a dry run, what would be."""
+
+    rows: dict[str, int]
+    """Table -> rows."""
+    freed_bytes: int
+    """By how much the file has become smaller; of a dry run, an estimate."""
+    size_bytes: int
+    """The database after it."""
+    dry_run: bool = False
 
 
 class Problem(Wire):

@@ -12,7 +12,6 @@ from ephemeral import wire
 from ephemeral_sandboxd.api.executions import streamed_execution
 from ephemeral_sandboxd.api.keys import ARRIVED, DAEMON, OPENAPI, RECORDER
 from ephemeral_sandboxd.errors import BadRequest, Unavailable
-from ephemeral_sandboxd.ledger import PruneRequest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -190,7 +189,7 @@ async def get_host(request: web.Request) -> web.Response:
 
 
 async def post_prune(request: web.Request) -> web.Response:
-    asked = await _body(request, PruneRequest)
+    asked = await _body(request, wire.PruneRequest)
     return _answer(await request.app[RECORDER].prune(asked.older_than_days, dry_run=asked.dry_run, vacuum=asked.vacuum))
 
 

@@ -14,9 +14,7 @@ import time
 from collections import Counter
 from functools import partial
 
-from pydantic import Field
-
-from ephemeral import wire
+from ephemeral.wire import Pruned
 from ephemeral_sandboxd.ledger.rows import text_time
 from ephemeral_sandboxd.ledger.writer import Writer
 
@@ -25,7 +23,7 @@ log = logging.getLogger(__name__)
 ROWS_A_BATCH = 500
 """Rows deleted in one transaction: a few milliseconds for which a flush has to wait."""
 
-PAGES_A_STEP = 2000
+PAGES_A_STEP = 500
 """Pages (of 4 KiB) given back in one transaction."""
 
 DAY_SECONDS = 86_400.0
@@ -48,27 +46,6 @@ SESSION_OF = {
 """How a row's session is found where it is not in `session_id`."""
 
 SPARES = "session_id is null and state in ('deleted', 'lost') and created_at < ?"
-
-
-class PruneRequest(wire.Wire):
-    """``older_than_days`` defaults to EPHEMERAL_RETENTION_DAYS; 0 forgets every session that has ended. ``dry_run`` only counts.
-    ``vacuum`` rewrites the whole file afterwards, which takes as much disk again while it lasts."""
-
-    older_than_days: float | None = Field(default=None, ge=0, le=36_500)
-    dry_run: bool = False
-    vacuum: bool = False
-
-
-class Pruned(wire.Wire):
-    """What was deleted, or, of a dry run, what would be."""
-
-    rows: dict[str, int]
-    """Table -> rows."""
-    freed_bytes: int
-    """By how much the file has become smaller; of a dry run, an estimate."""
-    size_bytes: int
-    """The database after it."""
-    dry_run: bool = False
 
 
 async def prune(writer: Writer, *, keep_days: float | None, budget_bytes: int, vacuum: bool) -> Pruned:

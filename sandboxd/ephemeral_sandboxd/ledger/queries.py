@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ephemeral import wire
 from ephemeral_sandboxd.errors import BadRequest
 from ephemeral_sandboxd.ledger import rows
-from ephemeral_sandboxd.ledger.pruning import Pruned, preview
+from ephemeral_sandboxd.ledger.pruning import preview
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Queries:
         """0 when there is none."""
         return self._all("select coalesce(max(id), 0) as last from plans", [])[0]["last"]
 
-    def prunable(self, keep_days: float | None, budget_bytes: int) -> Pruned:
+    def prunable(self, keep_days: float | None, budget_bytes: int) -> wire.Pruned:
         """What pruning would delete now. Has a connection of its own: it reads the whole database, and pages must not wait for that."""
         with closing(sqlite3.connect(self._address, uri=True)) as connection:
             return preview(connection, keep_days=keep_days, budget_bytes=budget_bytes)

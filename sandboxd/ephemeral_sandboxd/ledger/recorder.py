@@ -16,7 +16,6 @@ from ephemeral_sandboxd.errors import NotFound, Unavailable
 from ephemeral_sandboxd.ledger import pruning, rows, unfinished
 from ephemeral_sandboxd.ledger.bus import Bus
 from ephemeral_sandboxd.ledger.opening import prepare
-from ephemeral_sandboxd.ledger.pruning import Pruned
 from ephemeral_sandboxd.ledger.queries import Queries
 from ephemeral_sandboxd.ledger.unfinished import Unfinished
 from ephemeral_sandboxd.ledger.writer import Writer
@@ -112,8 +111,8 @@ class Recorder:
     async def close(self) -> None:
         """Write what is queued, end the live subscriptions, close the files."""
         self.bus.close()
+        self._queries.close()  # first: the last to close clears the log away, and a reader could not
         await asyncio.to_thread(self._writer.close)
-        self._queries.close()
 
     def health(self) -> dict[str, str]:
         """What was lost and what is wrong, for `Host.facts`; empty when all is well."""
@@ -156,7 +155,7 @@ class Recorder:
                 "The ledger cannot be written", f"{self._path}: {problem}.", "Check that its disk has space and that no other program holds it locked."
             ) from problem
 
-    async def prune(self, older_than_days: float | None = None, *, dry_run: bool = False, vacuum: bool = False) -> Pruned:
+    async def prune(self, older_than_days: float | None = None, *, dry_run: bool = False, vacuum: bool = False) -> wire.Pruned:
         """Delete sessions that ended more than `older_than_days` ago, and the oldest ones while the database has more than
         EPHEMERAL_LEDGER_BYTES. None stands for EPHEMERAL_RETENTION_DAYS, of which 0 means that nothing is too old.
 
