@@ -64,6 +64,9 @@ def hold(root: Root) -> int:
     except OSError:
         os.close(descriptor)
         raise Unavailable("root filesystem is being removed", root.name, "`ephemeral rootfs list` says which there are") from None
+    if not root.path.is_dir():  # removed between our reading of its record and now
+        os.close(descriptor)
+        raise Unavailable("root filesystem was removed", root.name, "`ephemeral rootfs list` says which there are")
     return descriptor
 
 

@@ -9,6 +9,7 @@ import platform
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +19,13 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from ephemeral import settings
+from ephemeral import remote, settings
+from ephemeral.errors import EphemeralError
+from ephemeral_certs.authority import RENEW_BEFORE_DAYS
 from ephemeral_cli.errors import CommandError
-from ephemeral_cli.setup import rootfs, runsc
+from ephemeral_cli.host import certifying, joining, status
+from ephemeral_cli.rootfs import records
+from ephemeral_cli.setup import runsc
 from ephemeral_cli.setup.processes import run
 
 K2_TIMEOUT_SECONDS = 10
@@ -40,7 +45,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything; a look that fails is a finding, never an exception."""
     findings: list[Finding] = []
-    for look in (_python, _kernel, _cgroups, _runsc, _rootfs, _base, _engine, _uv, _dashboard, _ports, _disk, _provider, _k2):
+    for look in (_python, _kernel, _cgroups, _runsc, _rootfs, _base, _engine, _uv, _dashboard, _ports, _certificates, _remote, _disk, _provider, _k2):
         try:
             findings.extend(look())
         except (OSError, CommandError, settings.SettingError) as problem:
@@ -111,11 +116,18 @@ def _runsc() -> Iterator[Finding]:
 
 
 def _rootfs() -> Iterator[Finding]:
-    found = rootfs.recorded(settings.get("store"))
+    store = settings.get("store")
+    found = records.recorded(store)
     if found is None:
         yield Finding("root filesystem", "missing", "not made", "ephemeral setup")
     else:
         yield Finding("root filesystem", "ok", f"{found.id}, Python {found.python}, glibc {found.glibc} ({found.origin})")
+    for name in records.names(store):
+        other = records.read(store, name)
+        if other is None:
+            yield Finding("root filesystem", "note", f"{name} cannot be used: its record or its files cannot be read", f"ephemeral rootfs remove {name}")
+        elif name != records.DEFAULT:
+            yield Finding("root filesystem", "ok", f"{name}: Python {other.python}, glibc {other.glibc} ({other.origin})")
 
 
 def _base() -> Iterator[Finding]:
@@ -171,6 +183,36 @@ def _ports() -> Iterator[Finding]:
                 yield Finding(f"port {port}", "note", "in use, by `ephemeral up` or by something else", f"EPHEMERAL_{name.upper()}=… if it is something else")
             else:
                 yield Finding(f"port {port}", "ok", "free")
+
+
+def _certificates() -> Iterator[Finding]:
+    """Of this machine as a host for others; nothing where it is none."""
+    state = settings.get("state")
+    if not settings.get("listen") and not (state / "tls" / "server.pem").exists():
+        return
+    try:
+        known = certifying.identity(state)
+    except EphemeralError as problem:
+        yield Finding("certificates", "missing", str(problem), problem.hint)
+        return
+    detail = f"{known.address}, {known.days_left:.0f} days left"
+    due = known.days_left < RENEW_BEFORE_DAYS - 1
+    yield Finding("certificates", "note" if due else "ok", detail, "ephemeral host certify" if due else "")
+
+
+def _remote() -> Iterator[Finding]:
+    """The other machine, where EPHEMERAL_HOST names one."""
+    address = settings.get("host")
+    if not remote.is_remote(address):
+        return
+    found = joining.ask(address)
+    if isinstance(found, EphemeralError):
+        yield Finding("host", "missing", str(found), found.hint)
+        return
+    left = (float(remote.joined(address).get("expires_at", 0)) - time.time()) / 86_400
+    detail = f"{address} answers (sandboxd {found.version}); this machine's certificate has {left:.0f} days left"
+    soon = left < status.SOON_DAYS
+    yield Finding("host", "note" if soon else "ok", detail, "on the host: ephemeral host invite NAME; here: ephemeral host join NAME.invite" if soon else "")
 
 
 def _disk() -> Iterator[Finding]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from ephemeral import settings
 from ephemeral_cli.errors import CommandError
 from ephemeral_cli.progress import Reporter
-from ephemeral_cli.setup import base, rootfs, runsc
+from ephemeral_cli.rootfs import making, records
+from ephemeral_cli.setup import base, runsc
 
 
 def check(store: Path) -> list[str]:
@@ -15,7 +16,7 @@ def check(store: Path) -> list[str]:
     left = []
     if runsc.recorded(store) is None:
         left.append("runsc is not set up")
-    if rootfs.recorded(store) is None:
+    if records.recorded(store) is None:
         left.append("the sandboxes' root filesystem is not made")
     return left
 
@@ -27,7 +28,7 @@ def run(report: Reporter, with_base: bool = True) -> None:
         store.mkdir(parents=True, exist_ok=True)
         found = runsc.ensure(store, report)
         report.say(f"runsc {found.version} ({found.origin})")
-        root = rootfs.ensure(store, report)
+        root = making.ensure(store, report)
         report.say(f"root filesystem {root.id}: Python {root.python}, glibc {root.glibc} ({root.origin})")
     except PermissionError as problem:
         raise CommandError(f"{problem.filename} cannot be written", "sudo .venv/bin/ephemeral setup, or another EPHEMERAL_STATE") from None
