@@ -45,9 +45,12 @@ dashboard: dashboard/node_modules/.stamp ## build the dashboard where its source
 		echo "== dashboard" && cd dashboard && npm run --silent build && touch ../$(DASHBOARD); \
 	fi
 
-test-store: build/dev.stamp ## what the tests' sandboxes are made of: a small base environment, in build/test
+TEST_STORE = $(SUDO) env EPHEMERAL_STATE=build/test EPHEMERAL_STORE=build/test/store EPHEMERAL_BASE=tests/base.txt .venv/bin/ephemeral
+
+test-store: build/dev.stamp ## what the tests' sandboxes are made of: a small base environment, a second Python with Node, in build/test
 	@echo "== the tests' sandboxes"
-	@$(SUDO) env EPHEMERAL_STATE=build/test EPHEMERAL_STORE=build/test/store EPHEMERAL_BASE=tests/base.txt .venv/bin/ephemeral setup
+	@$(TEST_STORE) setup
+	@$(TEST_STORE) rootfs add trixie --suite trixie --package nodejs
 
 packages: build/dev.stamp
 	@echo "== Debian packages: $(TEST_PACKAGES)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 async def run(*command: str, timeout: float = 30.0, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -13,7 +14,8 @@ async def run(*command: str, timeout: float = 30.0, env: dict[str, str] | None =
         async with asyncio.timeout(timeout):
             out, _ = await process.communicate()
     except TimeoutError:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it ended this very moment
+            process.kill()
         await process.wait()
         return 124, f"no answer for {timeout:.0f} s"
     return process.returncode or 0, out.decode(errors="replace")

@@ -133,8 +133,8 @@ class Daemon:
 
     async def _end(self, session: Session, why: str) -> None:
         self._sessions.remove(session)
+        session.ended_at = time.time()  # whoever waits for it, or starts a sandbox for it, gives up
         await self._preparer.stop(session)
-        session.ended_at = time.time()
         if session.sandbox:
             self._fleet.give_back(session.sandbox)
         self._late.forget(session.id)
@@ -215,7 +215,7 @@ class Daemon:
         if session := self._sessions.by_sandbox(sandbox_id):
             session.lose("the sandbox was killed by its operator")
         if (deletion := self._fleet.give_back(sandbox)) is not None:
-            await deletion
+            await asyncio.shield(deletion)
 
     def environments(self) -> list[wire.Environment]:
         return [environment for stock in self._stocks for environment in stock.environments.list()]
@@ -228,12 +228,16 @@ class Daemon:
 
     async def drop_environment(self, environment_id: str) -> None:
         """Raises NotFound; Refused while something has it mounted."""
-        await self._stock_of(environment_id).environments.drop(environment_id)
+        mounted = {environment for sandbox in self._fleet.all() for environment in sandbox.environments}
+        await self._stock_of(environment_id).environments.drop(environment_id, mounted)
 
     async def pin_environment(self, environment_id: str, pinned: bool) -> wire.Environment:
         environments = self._stock_of(environment_id).environments
         await environments.pin(environment_id, pinned)
-        return next(environment for environment in environments.list() if environment.id == environment_id)
+        for environment in environments.list():
+            if environment.id == environment_id:
+                return environment
+        raise NotFound("no such environment", environment_id, "GET /v1/environments lists them")  # it was evicted at this moment
 
     def _stock_of(self, environment_id: str) -> Stock:
         for stock in self._stocks:
@@ -272,16 +276,22 @@ class Daemon:
         """Once a second: memory measured, silent sessions ended, spares stood up, idle work done while nothing else runs."""
         while not self._closing:
             await asyncio.sleep(TICK_SECONDS)
-            now = time.monotonic()
-            self._fleet.measure()
-            for session in self._sessions.all():
-                if session.sandbox:
-                    session.memory_seconds += session.sandbox.memory_bytes / (1 << 30) * TICK_SECONDS
-                if now - session.last_seen > settings.get("idle_seconds") and not session.lock.locked():
-                    await self._end(session, "idle")
-            self._upkeep.tick()
-            self._idle.tick(self._busy())
-            self._fleet.fill_soon()
+            try:
+                await self._keep_house()
+            except Exception:  # one bad second must not be the last one: without this a daemon fills up
+                log.exception("housekeeping")
+
+    async def _keep_house(self) -> None:
+        now = time.monotonic()
+        self._fleet.measure()
+        for session in self._sessions.all():
+            if session.sandbox:
+                session.memory_seconds += session.sandbox.memory_bytes / (1 << 30) * TICK_SECONDS
+            if now - session.last_seen > settings.get("idle_seconds") and not session.lock.locked():
+                await self._end(session, "idle")
+        self._upkeep.tick()
+        self._idle.tick(self._busy())
+        self._fleet.fill_soon()
 
     async def photograph_ahead(self, sets: list[list[str]]) -> list[wire.Snapshot]:
         """Make the bare snapshot and those of ``sets`` that do not exist yet, for every daemon on this store. Raises SandboxdError."""

@@ -74,7 +74,7 @@ def _tidy(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tar of a root filesystem that has a Python and a shell, and little else."""
-    done = ephemeral(store, "add", "trixie", "--suite", "trixie")
+    done = ephemeral(store, "add", "trixie", "--suite", "trixie", "--package", "nodejs")
     assert done.returncode == 0, done.stderr
     root = store / "rootfs" / json.loads((store / "roots/trixie.json").read_text())["id"]
     found = tmp_path_factory.mktemp("small") / "small.tar"

@@ -121,3 +121,11 @@ def test_a_locks_id_depends_on_its_content_only() -> None:
     assert lock.id != Lock.of("3.11", ["a"], [one]).id
     assert lock.id != Lock.of("3.11", ["a"], [one, two], on_base="x").id
     assert Lock.from_json(lock.to_json()) == lock
+
+
+@pytest.mark.parametrize(("glibc", "platform"), [((2, 36), "2_36"), ((2, 30), "2_28"), ((2, 41), "2_40"), ((2, 99), "2_40"), ((2, 5), "2_17")])
+async def test_uv_takes_the_platform_of_every_root_filesystem(tmp_path: Path, fake_index, wheel: Callable[..., Path], glibc: tuple[int, int], platform: str) -> None:
+    target = Target("3.13", machine="x86_64", glibc=glibc)
+    assert target.uv_platform == f"x86_64-manylinux_{platform}"
+    wheel(fake_index.folder, "low", "1.0", {"low.py": b""})
+    assert (await Resolver(tmp_path / "store", Index(target, url=f"{fake_index.url}/simple")).resolve(["low"])).lock.packages == {"low": "1.0"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import shutil
 import time
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -163,8 +165,15 @@ async def box(place: Place, lasting: dict[str, Box]) -> Box:
     return known
 
 
+@pytest.fixture(scope="session")
+def wheel(store: Path) -> Callable[[str], Path]:
+    """The directory that a package of the small base environment is imported from."""
+    wheels = json.loads((store / "base.json").read_text())["lock"]["wheels"]
+    return lambda name: store / "wheels" / next(wheel["sha256"] for wheel in wheels if wheel["name"] == name) / "site"
+
+
 async def execute(box: Box, code: str, *, language: str = "python", timeout: float = 60.0, output_bytes: int = 1 << 20,
-                  slots: list[str] | None = None, first: list[str] | None = None, **more: object) -> Answer:
+                  slots: list[str] | None = None, first: list[str] | None = None, **more: Any) -> Answer:
     return await box.execute(code, language=language, timeout=timeout, output_bytes=output_bytes, slots=slots or [], first=first or [], **more)
 
 

@@ -1,5 +1,14 @@
 """Which Docker engines are taken, which are refused, and what each refusal tells to do."""
 
+import contextlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+
 import pytest
 
 from ephemeral_sandboxd.errors import Unavailable
@@ -9,6 +18,34 @@ from ephemeral_sandboxd.runtimes.docker import DockerRuntime
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SMALL = Size(memory_bytes=256 << 20, cpus=1.0, pids=64, disk_bytes=32 << 20)
+
+
+@contextlib.contextmanager
+def _engine_that_knows(runtime: str, path: Path) -> Iterator[None]:
+    """An engine that says it knows ``runtime``, and has nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            facts = {"Runtimes": {runtime: {"path": runtime}}, "DefaultRuntime": runtime, "ServerVersion": "26.1", "ApiVersion": "1.45"}
+            known = self.path.endswith(("/info", "/version"))
+            body = json.dumps(facts if known else {"message": "no"}).encode()
+            self.send_response(200 if known else 500)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return "engine"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingUnixStreamServer(str(path), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
 
 
 async def refusal(runtime: DockerRuntime) -> Unavailable:
@@ -37,9 +74,9 @@ async def test_without_a_root_filesystem_it_says_to_run_setup(engine, tmp_path):
 
 async def test_a_runtime_that_the_engine_does_not_know_is_refused(engine, parts, tmp_path):
     problem = await refusal(DockerRuntime(parts.rootfs, tmp_path, "/g", runtime="kata"))
-    assert problem.title == "no gVisor in the Docker engine"
+    assert problem.title == "no such OCI runtime"
     assert "knows no runtime kata" in problem.detail
-    assert "runsc install" in problem.hint
+    assert "EPHEMERAL_OCI_RUNTIME" in problem.hint
 
 
 async def test_a_runtime_that_shares_the_kernel_is_refused_unless_it_is_allowed(engine, parts, tmp_path):
@@ -68,6 +105,28 @@ async def test_allowing_weak_isolation_does_not_weaken_what_is_strong(engine, pa
     runtime = DockerRuntime(parts.rootfs, tmp_path, "/g", allow_weak_isolation=True)
     await runtime.check()
     assert runtime.isolation.startswith("gVisor (runsc, Docker ")
+
+
+@pytest.mark.parametrize(("name", "told"), [("kata-qemu", "microVM (kata-qemu, Docker "), ("sysbox", "as isolated as sysbox is, the operator's choice (sysbox, Docker ")])
+async def test_other_runtimes_are_told_as_what_their_names_say(parts, tmp_path, monkeypatch, name, told):
+    with _engine_that_knows(name, tmp_path / "docker.sock"):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+        runtime = DockerRuntime(parts.rootfs, tmp_path, "/g", runtime=name)
+        with pytest.raises(Unavailable):
+            await runtime.check()  # that engine has no images
+    assert runtime.isolation.startswith(told)
+
+
+async def test_the_image_of_a_root_filesystem_that_is_gone_is_taken_back(engine, parts, tmp_path):
+    root = tmp_path / "old-root"
+    (root / "etc").mkdir(parents=True)
+    runtime = DockerRuntime(root, tmp_path, "/g")
+    await runtime.check()
+    assert engine.client.images.list("ephemeral-rootfs:old-root")
+    shutil.rmtree(root)
+    await DockerRuntime(parts.rootfs, tmp_path, "/g").check()
+    assert not engine.client.images.list("ephemeral-rootfs:old-root")
+    assert engine.client.images.list(f"ephemeral-rootfs:{parts.rootfs.name}")
 
 
 async def test_the_engine_is_given_the_root_filesystem_once(engine, parts, tmp_path):

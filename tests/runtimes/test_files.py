@@ -2,7 +2,7 @@
 
 import pytest
 
-from ephemeral_sandboxd.runtimes import FileProblem
+from ephemeral_sandboxd.runtimes import FileProblem, Gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -24,6 +24,36 @@ async def test_a_directory_is_listed_with_kinds_and_sizes(box, run):
         "/scratch/listed/a.txt": "file", "/scratch/listed/l": "link", "/scratch/listed/sub": "directory"}
     assert entries["/scratch/listed/a.txt"]["size_bytes"] == 3
     assert entries["/scratch/listed/a.txt"]["modified_at"] > 1e9
+
+
+async def test_a_file_is_read_whole_or_in_part(box):
+    data = bytes(range(256)) * 40_000
+    await box.write_file("whole.bin", data)
+    assert await box.read_file("whole.bin") == data
+    assert await box.read_file("whole.bin", 5, 3) == data[5:8]
+    assert await box.read_file("whole.bin", len(data)) == b""
+    assert await box.write_file("whole.bin", b"more", append=True) == len(data) + 4
+
+
+async def test_a_directory_can_be_made_and_is_empty(box):
+    await box.make_directory("made/here")
+    await box.make_directory("made/here")
+    assert await box.list_files("made/here") == []
+    assert [entry["name"] for entry in await box.list_files("made")] == ["here"]
+    await box.write_file("made/file", b"")
+    with pytest.raises(FileProblem) as problem:
+        await box.make_directory("made/file")
+    assert problem.value.kind == "exists"
+
+
+async def test_a_guest_that_answers_nonsense_about_files_is_ended(boot, run):
+    for do, forged in (("list_files", {"entries": [{"path": 1}]}), ("list_files", {"entries": 5}), ("read_file", {"data": "abc"}), ("write_file", {"size": "x"})):
+        box = await boot()
+        await run(box, f"display.__self__.do_file = lambda frame: {forged!r}")
+        with pytest.raises(Gone) as gone:
+            await (box.write_file("x", b"x") if do == "write_file" else getattr(box, do)("x"))
+        assert gone.value.verdict == "crashed"
+        assert not box.alive
 
 
 async def test_files_and_directories_can_be_deleted(box):

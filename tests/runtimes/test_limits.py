@@ -65,16 +65,18 @@ async def test_a_fork_bomb_is_contained_and_its_neighbours_still_answer(boot, bo
     assert await value(box, "2 + 2") == "4"
 
 
-async def test_an_interpreter_that_exits_has_crashed(boot, run):
+async def test_an_interpreter_that_exits_has_crashed(place, boot, run):
     box = await boot()
     answer = await run(box, "print('last words')\nimport os; os._exit(3)")
     assert answer.gone.verdict == "crashed"
     assert "".join(answer.stdout) == "last words\n"
+    assert "ended with status 3" in answer.gone.reason
 
 
-async def test_a_segmentation_fault_has_crashed(boot, run):
+async def test_a_segmentation_fault_has_crashed(place, boot, run):
     answer = await run(await boot(), "import ctypes; ctypes.string_at(0)")
     assert answer.gone.verdict == "crashed"
+    assert "SIGSEGV" in answer.gone.reason
 
 
 async def test_a_gigabyte_of_output_is_counted_and_costs_the_host_nothing(boot, run, value):

@@ -6,9 +6,12 @@ import json
 import pytest
 import pytest_asyncio
 
+from ephemeral_sandboxd import roots
 from ephemeral_sandboxd.runtimes import Size
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SMALL = Size(memory_bytes=512 << 20, cpus=1.0, pids=256, disk_bytes=128 << 20)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -18,7 +21,7 @@ async def box(boot, lasting, place):
     if known is None or not known.alive:
         if known:
             await known.delete()
-        lasting["notebooks"] = known = await place.runtime.start("notebooks", Size(memory_bytes=512 << 20, cpus=1.0, pids=256, disk_bytes=128 << 20))
+        lasting["notebooks"] = known = await place.runtime.start("notebooks", SMALL)
     return known
 
 
@@ -28,6 +31,20 @@ async def test_pieces_are_told_as_they_come(box):
     answer = await box.execute(code, language="python", timeout=30, output_bytes=1000, slots=[], first=[], on_event=lambda kind, value: heard.append((kind, value)))
     assert heard == [("started", None), ("stdout", "a\n"), ("stderr", "b\n")]
     assert answer.stdout == ["a\n"]
+
+
+async def test_lines_that_come_thick_and_fast_are_told_while_the_code_says_nothing_more(box):
+    """The code ends only once its last line was heard."""
+
+    def hear(kind: str, value: object) -> None:
+        if kind == "stdout" and "third" in str(value):
+            box.feed("go on\n", close=True)
+
+    answer = await box.execute("print('first'); print('second'); print('third'); __import__('sys').stdin.readline()", language="python", timeout=60,
+                               output_bytes=1000, slots=[], first=[], interactive=True, on_event=hear)
+    assert answer.interrupted is None
+    assert answer.fields["result"] == repr("go on\n")
+    assert "".join(answer.stdout) == "first\nsecond\nthird\n"
 
 
 async def test_standard_input_is_what_came_with_the_execution_and_nothing_after_it(box, run):
@@ -55,6 +72,14 @@ async def test_interactive_code_waits_for_what_it_is_fed(box):
     code = "name = input('name? ')\nage = int(input('age? '))\nname, age"
     answer = await box.execute(code, language="python", timeout=30, output_bytes=1000, slots=[], first=[], interactive=True, on_event=hear)
     assert answer.fields["result"] == "('Grace', 37)"
+
+
+async def test_what_is_fed_before_the_code_reads_is_not_lost_and_what_comes_too_late_is_nobodys(box, run):
+    for number in range(5):
+        answer = await box.execute("input()", language="python", timeout=30, output_bytes=1000, slots=[], first=[], interactive=True,
+                                   on_sent=lambda: box.feed("early\nand more\n"))
+        assert answer.fields["result"] == "'early'", number
+    assert "EOFError" in (await run(box, "input()")).fields["traceback"]
 
 
 async def test_top_level_await_shares_one_event_loop_between_cells(box, run, value):
@@ -98,6 +123,8 @@ async def test_one_shot_code_neither_sees_nor_changes_the_sessions_variables(box
     answer = await run(box, "seen = 'x' in globals()\nx = 2\nseen", one_shot=True)
     assert answer.fields["result"] == "False"
     assert await value(box, "x, 'seen' in globals()") == "(1, False)"
+    await run(box, "%time x = 3\n!true", one_shot=True)
+    assert await value(box, "x") == "1"
 
 
 async def test_shell_lines_run_and_may_name_variables(box, run, value):
@@ -137,7 +164,69 @@ async def test_pip_asks_the_host_however_it_is_written(box):
     shell = await execute("printf 'attrs\\n# no\\nidna==3.7\\n' > req.txt; pip install -r req.txt", "shell")
     assert asked == [["pandas", "numpy==1.26.4"], ["rich"], ["tqdm"], ["attrs", "idna==3.7"]]
     assert child.fields["result"] == "'Installed: tqdm\\n'"
+    asked.clear()
+    await execute("import subprocess, sys\nsubprocess.check_call([sys.executable, '-m', 'pip', 'install', 'six'])")
+    await execute("uv pip install toml", "shell")
+    assert asked == [["six"], ["toml"]]
     assert "".join(shell.stdout) == "Installed: attrs idna==3.7\n"
+
+
+async def test_a_version_that_is_not_in_the_range_asked_for_is_told(box, run):
+    await run(box, "import os\nos.makedirs('/scratch/site/demo-2.4.1.dist-info')\n"
+                   "open('/scratch/site/demo-2.4.1.dist-info/METADATA', 'w').write('Metadata-Version: 2.1\\nName: demo\\nVersion: 2.4.1\\n')")
+
+    async def install(requirements: list[str]) -> dict[str, object]:
+        return {"ok": True, "text": "Installed: demo", "slots": ["/scratch/site"], "first": []}
+
+    async def trouble(wanted: str) -> str | None:
+        answer = await box.execute(f"%pip install '{wanted}'", language="python", timeout=60, output_bytes=10_000, slots=[], first=[], on_install=install)
+        return answer.fields["traceback"]
+
+    for met in ("demo>=2", "demo>2.4,<3", "demo~=2.3", "demo==2.4.*", "demo[extra]>=2.4.1", "demo!=2.5"):
+        assert await trouble(met) is None, met
+    for unmet in ("demo<2", "demo~=2.3.0", "demo!=2.4.1", "demo==1.*", "demo>2.4.1"):
+        assert "demo 2.4.1 is what is there now" in (await trouble(unmet) or ""), unmet
+
+
+async def test_an_interrupt_ends_the_wait_for_packages_and_the_next_question_gets_its_own_answer(box):
+    asked = asyncio.Event()
+
+    async def never(requirements: list[str]) -> dict[str, object]:
+        asked.set()
+        await asyncio.Event().wait()
+        return {}
+
+    async def at_once(requirements: list[str]) -> dict[str, object]:
+        return {"ok": True, "text": "Installed: " + requirements[0], "slots": [], "first": []}
+
+    waiting = asyncio.create_task(box.execute("%pip install slow", language="python", timeout=60, output_bytes=1000, slots=[], first=[], on_install=never))
+    await asyncio.wait_for(asked.wait(), 30)
+    assert await box.interrupt()
+    assert (await asyncio.wait_for(waiting, 30)).interrupted == "asked"
+    answer = await box.execute("%pip install quick", language="python", timeout=60, output_bytes=1000, slots=[], first=[], on_install=at_once)
+    assert "".join(answer.stdout) == "Installed: quick\n"
+    assert answer.fields["traceback"] is None
+
+
+async def test_a_timeout_while_the_host_looks_for_a_module_keeps_the_variables(boot, run, value):
+    box = await boot()
+
+    async def never(module: str) -> None:
+        await asyncio.Event().wait()
+
+    answer = await box.execute("kept = 1\nimport not_there", language="python", timeout=1, output_bytes=1000, slots=[], first=[], on_need=never)
+    assert answer.interrupted == "timeout"
+    assert answer.gone is None
+    assert await value(box, "kept") == "1"
+    asked: list[str] = []
+
+    async def nowhere(module: str) -> None:
+        asked.append(module)
+
+    for _ in range(2):  # what was cut off is asked for again, what was answered is not
+        again = await box.execute("import not_there", language="python", timeout=30, output_bytes=1000, slots=[], first=[], on_need=nowhere)
+        assert "ModuleNotFoundError" in again.fields["traceback"]
+    assert asked == ["not_there"]
 
 
 async def test_pip_refuses_what_is_no_name(box, run):
@@ -152,11 +241,61 @@ async def test_javascript_without_node_says_what_to_do(box, run):
     assert "rootfs add" in answer.fields["traceback"]
 
 
+async def test_javascript_runs_with_node_and_tells_what_its_last_expression_came_to(place, store, run):
+    root = roots.roots(store).get("trixie")
+    assert root, "the test store has no root filesystem with Node: run `make test-store`"
+    box = await place.runtime.start("node", SMALL, root=root.path)
+    try:
+        answer = await run(box, "const x = [1, 2].map(n => n * 2);\nconsole.log('on'); console.error('err');\nx", language="javascript")
+        assert (answer.fields["result"], "".join(answer.stdout), "".join(answer.stderr)) == ("[ 2, 4 ]", "on\n", "err\n")
+        awaited = await run(box, "const fs = require('fs/promises');\nconst text = await fs.readFile('/proc/version', 'utf8');\ntext.length > 3;", language="javascript")
+        assert (awaited.fields["result"], awaited.fields["traceback"]) == ("true", None)
+        module = await run(box, "import { basename } from 'path';\nconsole.log(basename('/a/b'))", language="javascript")
+        assert "".join(module.stdout) == "b\n"
+        failed = await run(box, "await 1; throw new Error('no')", language="javascript")
+        assert "Error: no" in "".join(failed.stderr)
+        assert failed.fields["traceback"] == "node ended with status 1"
+        assert (await run(box, "const x = (", language="javascript")).fields["traceback"]
+        endless = await run(box, "while (true);", language="javascript", timeout=2)
+        assert endless.interrupted == "timeout"
+        assert endless.gone is None
+        cell = await run(box, "%%javascript\nconsole.log(6 * 7)")
+        assert "".join(cell.stdout) == "42\n"
+    finally:
+        await box.delete()
+
+
+async def test_data_frames_are_shown_as_a_table_and_as_its_rows(boot, run, wheel):
+    wheels = [wheel(name) for name in ("numpy", "pandas", "python-dateutil")]
+    box = await boot(SMALL, slots=dict(enumerate(wheels)))
+    code = """
+import numpy, pandas
+frame = pandas.DataFrame({"n": range(600), "x": [0.5, numpy.nan] * 300, "when": pandas.Timestamp("2024-01-02"), "s": ["a", None] * 300, "ok": True})
+frame
+"""
+    answer = await run(box, code, slots=[f"/slots/{slot}" for slot in range(len(wheels))])
+    assert answer.fields["traceback"] is None
+    assert [output["mime"] for output in answer.outputs] == ["text/html", "application/json"]
+    table = json.loads(answer.outputs[1]["data"], parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert table["columns"] == ["n", "x", "when", "s", "ok"]
+    assert table["rows"][:2] == [[0, 0.5, "2024-01-02 00:00:00", "a", True], [1, None, "2024-01-02 00:00:00", None, True]]
+    assert (len(table["rows"]), table["rows_left_out"], table["columns_left_out"]) == (500, 100, 0)
+    wide = await run(box, "pandas.DataFrame([range(300)])")
+    assert json.loads(wide.outputs[1]["data"])["columns_left_out"] == 100
+
+
 async def test_values_are_shown_by_ipythons_protocol(box, run):
     answer = await run(box, "class Bundle:\n    def _repr_mimebundle_(self, include=None, exclude=None):\n        return {'text/plain': 'p', 'application/vnd.x+json': {'a': 1}}\nBundle()")
     assert answer.outputs == [{"mime": "application/vnd.x+json", "data": json.dumps({"a": 1})}]
     answer = await run(box, "class Marked:\n    def _repr_markdown_(self): return '**b**'\ndisplay(Marked(), Marked())")
     assert [output["mime"] for output in answer.outputs] == ["text/markdown"] * 2
+
+
+async def test_more_to_show_than_an_execution_may_is_left_out_and_that_is_said(box, run, value):
+    answer = await run(box, "class Large:\n    def _repr_html_(self): return '<p>\\n' * 6_000_000\ndisplay(Large(), Large())")
+    assert [output["mime"] for output in answer.outputs] == ["text/html"]
+    assert "text/html of 30 MB was left out" in "".join(answer.stderr)
+    assert await value(box, "1") == "1"
 
 
 async def test_what_an_execution_used_is_what_the_kernel_counted(box, run):

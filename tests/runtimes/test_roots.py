@@ -67,7 +67,7 @@ def test_several_may_hold_one_and_none_can_hold_what_is_gone(tmp_path: Path) -> 
 
 @pytest.mark.timeout(900)  # the first time it is fetched from the mirror
 async def test_debian_13_stands_beside_debian_12_and_answers_as_python_3_13(parts, run, store: Path, short_directory: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "ephemeral_cli", "rootfs", "add", "trixie", "--suite", "trixie"], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "ephemeral_cli", "rootfs", "add", "trixie", "--suite", "trixie", "--package", "nodejs"], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, env={**os.environ, "EPHEMERAL_STORE": str(store), "EPHEMERAL_STATE": str(store.parent)}, check=False)
     assert done.returncode == 0, done.stderr
     found = roots.roots(store)

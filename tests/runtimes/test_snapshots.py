@@ -13,9 +13,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SMALL = Size(memory_bytes=512 << 20, cpus=1.0, pids=256, disk_bytes=128 << 20)
 
 
-async def photograph(box, folder):
+async def photograph(box, folder, code=""):
     await box.request("preload", module="decimal")
-    await box.execute("import random\nkept = {'a': 1}\ndef f(): return 'f'", language="python", timeout=60, output_bytes=1000, slots=[], first=[])
+    await box.execute(code + "\nkept = {'a': 1}\ndef f(): return 'f'", language="python", timeout=60, output_bytes=1000, slots=[], first=[])
     await box.request("settle")
     folder.mkdir()
     await box.checkpoint(folder)
@@ -36,14 +36,28 @@ async def test_a_restored_sandbox_goes_on_with_modules_and_variables(place, boot
     assert (await run(box, "import decimal")).fields["import_ms"] == 0
 
 
-async def test_copies_of_one_snapshot_have_randomness_of_their_own(place, boot, value, tmp_path):
+DRAWN = """
+import os, random, secrets, ssl, sys, tempfile, uuid
+sys.path.append("/slots/0")
+import numpy
+def draw():
+    once = uuid.uuid1()
+    return {"random": random.random(), "urandom": os.urandom(8), "secrets": secrets.token_hex(8), "uuid4": uuid.uuid4().hex, "node": once.node,
+            "clock": (once.clock_seq, once.time), "tempfile": tempfile.mktemp(), "numpy": float(numpy.random.random()),
+            "generator": float(numpy.random.default_rng().random()), "openssl": ssl.RAND_bytes(8)}
+"""
+"""Every source of chance that Python code usually has, all used once before the snapshot."""
+
+
+async def test_copies_of_one_snapshot_have_randomness_of_their_own(place, boot, value, tmp_path, wheel):
     if not place.runtime.can_snapshot:
         await _says_that_it_cannot(place, await boot(), tmp_path)
         return
-    image = await photograph(await boot(), tmp_path / "image")
-    boxes = [await boot(image=image), await boot(image=image)]
-    drawn = [ast.literal_eval(await value(box, "import random, uuid, os; [random.random(), str(uuid.uuid4()), os.urandom(8)]")) for box in boxes]
-    assert all(one != other for one, other in zip(*drawn, strict=True))
+    slots = {0: wheel("numpy")}
+    image = await photograph(await boot(slots=slots), tmp_path / "image", DRAWN + "draw()")
+    boxes = [await boot(image=image, slots=slots), await boot(image=image, slots=slots)]
+    drawn = [ast.literal_eval(str(await value(box, "draw()"))) for box in boxes]
+    assert [name for name in drawn[0] if drawn[0][name] == drawn[1][name]] == []
 
 
 async def test_a_damaged_image_is_refused_and_leaves_nothing(place, boot, tmp_path):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ephemeral import settings
-from ephemeral_sandboxd.environments import policy
+from ephemeral_sandboxd.environments import policy, records
+from ephemeral_sandboxd.environments.records import Damaged
 from ephemeral_sandboxd.environments.resolve import Lock
+from ephemeral_sandboxd.environments.target import Target
 
 SHIPPED = Path(__file__).parent.parent / "data" / "base.txt"
+_FIRST = ("3.11", (2, 36))
+"""The root filesystem that there was before there were several: its base has the short name."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,29 @@ def list_hash(requirements: list[str], python: str) -> str:
     return hashlib.sha256(json.dumps([python, sorted(requirements)]).encode()).hexdigest()[:16]
 
 
+def record(store: Path, target: Target) -> Path:
+    """Which file names the current base for ``target``: wheels fit one Python, and no older glibc than they were chosen for."""
+    if (target.python, target.glibc) == _FIRST:
+        return store / "base.json"
+    return store / f"base-{target.python}-glibc{target.glibc[0]}.{target.glibc[1]}.json"
+
+
+def all_records(store: Path) -> list[Path]:
+    """Those for any Python."""
+    return sorted(store.glob("base*.json"))
+
+
 def load(file: Path) -> Base | None:
-    """The base that ``file`` (STORE/base.json) names; None when there is none or it cannot be read."""
+    """The base that ``file`` names; None when there is none. Raises Damaged when it cannot be read."""
     try:
-        data = json.loads(file.read_bytes())
+        data = records.read(file)
         return Base(Lock.from_json(data["lock"]), str(data["list_hash"]), float(data["created_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return None
+    except (OSError, KeyError, TypeError, ValueError) as problem:
+        raise Damaged(str(problem)) from None
 
 
 def save(base: Base, file: Path) -> None:
-    """Makes it the current one, whole or not at all."""
-    building = file.with_name(f"{file.name}.{os.getpid()}")
-    building.write_text(json.dumps({"id": base.id, "list_hash": base.list_hash, "created_at": base.created_at, "lock": base.lock.to_json()}))
-    os.replace(building, file)
+    """Makes it the current one, whole or not at all. Raises OSError."""
+    records.write(file, {"id": base.id, "list_hash": base.list_hash, "created_at": base.created_at, "lock": base.lock.to_json()})

@@ -14,19 +14,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ephemeral_sandboxd.errors import NotFound, Refused, SandboxdError, Unavailable
+
+Rule = Literal["syntax", "known packages", "deny", "private", "age"]
+"""Which part of the policy refused a package. What EPHEMERAL_ALLOW lacks is refused as not among the known packages."""
 
 
 class PackageRefused(Refused):
-    """``detail`` names the package and the rule."""
+    """``detail`` names the package and the rule, which ``rule`` has as one word or two."""
 
-    def __init__(self, detail: str, hint: str) -> None:
+    def __init__(self, rule: Rule, detail: str, hint: str) -> None:
         super().__init__("package refused", detail, hint)
+        self.rule = rule
 
 
 class NoSuchEnvironment(NotFound):
-    def __init__(self, environment: str) -> None:
-        super().__init__("no such environment", environment, "GET /v1/environments lists them")
+    def __init__(self, environment: str, hint: str = "GET /v1/environments lists them") -> None:
+        super().__init__("no such environment", environment, hint)
 
 
 class Unresolvable(SandboxdError):

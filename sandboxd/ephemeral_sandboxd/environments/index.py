@@ -31,7 +31,8 @@ _PASSED_ON = ("PATH", "HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HT
 @dataclass(frozen=True)
 class Index:
     """For the sandboxes of ``target``. ``url`` is empty for uv's default index. ``find_links`` are directories or pages; ``constraints`` hold for every resolution;
-    ``excludes`` are packages that are left out even where another depends on them."""
+    ``excludes`` are packages that are left out even where another depends on them; ``minimum_age_days`` old has to be what is taken.
+    ``private_url`` is for the relay: uv never gets it."""
 
     target: Target
     url: str = ""
@@ -43,13 +44,12 @@ class Index:
     certificate: str = ""
     offline: bool = False
     private_url: str = ""
-    """Index of the private names (see relay); empty when there are none."""
-    newest: str = ""
-    """Nothing that was uploaded after this day (ISO date) is taken; empty: anything."""
+    minimum_age_days: int = 0
 
     @classmethod
     def configured(cls, target: Target) -> Index:
-        """Read now from EPHEMERAL_INDEX_URL, EPHEMERAL_FIND_LINKS and EPHEMERAL_CONSTRAINTS, then from pip's variables and files.
+        """Read now from EPHEMERAL_INDEX_URL, EPHEMERAL_FIND_LINKS, EPHEMERAL_CONSTRAINTS, EPHEMERAL_PRIVATE_INDEX and
+        EPHEMERAL_MINIMUM_AGE_DAYS, then from pip's variables and files.
 
         Without a GPU, PyTorch comes as its CPU build: pinned to the one that lies in a find-links directory, else by uv's own choice.
         """
@@ -69,7 +69,7 @@ class Index:
             certificate=pip.get("cert", ""),
             offline=pip.get("no-index", "").lower() in ("1", "true", "yes", "on"),
             private_url=settings.get("private_index"),
-            newest=_newest(settings.get("minimum_age_days")),
+            minimum_age_days=max(0, settings.get("minimum_age_days")),
         )
 
     @property
@@ -83,20 +83,25 @@ class Index:
         return ["--no-config", "--no-progress", "--only-binary", ":all:", "--python-version", self.target.python,
                 "--python-platform", self.target.uv_platform,
                 *(["--torch-backend", "cpu"] if self.cpu_torch else []), *(["--no-index"] if self.offline else []),
-                *(["--exclude-newer", self.newest] if self.newest else [])]
+                *(["--exclude-newer", self.newest_upload.isoformat()] if self.minimum_age_days else [])]
 
-    def environment(self, cache: Path, relay: str = "") -> dict[str, str]:
-        """uv's whole environment, with its cache in the directory ``cache`` (made if need be, and two small files written to it). ``relay`` is
-        the one index that it then knows.
+    @property
+    def newest_upload(self) -> datetime:
+        """What was uploaded later is too young: whole days, so that the answers of one day are alike."""
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=self.minimum_age_days)
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        """uv's whole environment, with its cache in the directory ``cache`` (made if need be, and two small files written to it).
 
         Addresses travel here, not as arguments, because they may hold a password.
         """
         variables = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         variables.update(UV_CACHE_DIR=os.fspath(cache), UV_HTTP_RETRIES="2", UV_HTTP_TIMEOUT="30", LANG="C.UTF-8", NO_COLOR="1")
+        for key in ("NO_PROXY", "no_proxy"):  # what listens on this machine is not to be had through another
+            variables[key] = ",".join(filter(None, (variables.get(key, ""), "127.0.0.1")))
         if self.certificate:
             variables.setdefault("SSL_CERT_FILE", self.certificate)
-        url, extra_urls = (f"{relay}/simple", ()) if relay else (self.url, self.extra_urls)
-        for key, value in (("UV_DEFAULT_INDEX", url), ("UV_INDEX", " ".join(extra_urls)), ("UV_FIND_LINKS", ",".join(self.find_links))):
+        for key, value in (("UV_DEFAULT_INDEX", self.url), ("UV_INDEX", " ".join(self.extra_urls)), ("UV_FIND_LINKS", ",".join(self.find_links))):
             if value:
                 variables[key] = value
         cache.mkdir(parents=True, exist_ok=True)
@@ -122,14 +127,18 @@ class Index:
         return None
 
     def key(self) -> list[object]:
-        """All that can change the outcome of a resolution, for cache keys."""
+        """All that can change the outcome of a resolution, for cache keys.
+
+        Of the minimum age it is the days and not the date: what was old enough once stays so.
+        """
         return [self.target.python, self.target.uv_platform, self.url, self.extra_urls, self.find_links, self.constraints, self.excludes, self.cpu_torch, self.offline,
-                *([self.private_url] if self.private_url else []), *([self.newest] if self.newest else [])]
+                *([self.private_url, self.minimum_age_days] if self.private_url or self.minimum_age_days else [])]
 
 
-def _newest(days: int) -> str:
-    """The day before which a release has to be uploaded: whole days, so that the answers of one day are alike."""
-    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT00:00:00Z") if days > 0 else ""
+def without_login(url: str) -> str:
+    """The address as it may be written down."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 def local_path(url: str) -> Path | None:

@@ -1,7 +1,8 @@
 """Which names may be fetched at all.
 
 Names come from conversations, and models invent some: 5-22 % of what they name does not exist, and squatters register what models
-invent. So a name is fetched only if it was known before the conversation: among PyPI's most downloaded, or allowed by the operator.
+invent. So a name is fetched only if it was known before the conversation: among PyPI's most downloaded, allowed by the operator, or the
+operator's own. Which names are private is said here; relay.py sees to it that they are never looked up in public.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from packaging.version import InvalidVersion, Version
 
@@ -18,6 +18,7 @@ from ephemeral_sandboxd.environments.errors import PackageRefused
 from ephemeral_sandboxd.errors import BadRequest
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)(?:\s*==\s*(?P<version>[0-9][A-Za-z0-9.+!]{0,39}))?")
+_PATTERN = re.compile(r"[A-Za-z0-9*?](?:[A-Za-z0-9._*?-]{0,98}[A-Za-z0-9*?])?")
 
 
 @dataclass(frozen=True, order=True)
@@ -48,13 +49,8 @@ def parse(text: str) -> Requirement:
         except InvalidVersion:
             match = None
     if not match:
-        raise PackageRefused(f"{text[:60]!r} is not a package name", "write a plain name, or name==version; no URLs, options, extras or ranges")
+        raise PackageRefused("syntax", f"{text[:60]!r} is not a package name", "write a plain name, or name==version; no URLs, options, extras or ranges")
     return Requirement(names.normalize(match["name"]), version)
-
-
-def _pattern(text: str) -> str:
-    """A private name or pattern in normal form; its signs stay."""
-    return re.sub(r"[-_.]+", "-", text).lower()
 
 
 @dataclass(frozen=True)
@@ -67,21 +63,21 @@ class Policy:
 
     @classmethod
     def configured(cls) -> Policy:
-        """By EPHEMERAL_ALLOW, EPHEMERAL_DENY and EPHEMERAL_PRIVATE_NAMES. Raises BadRequest when private names have no index, or no other."""
-        private = tuple(_pattern(name) for name in settings.get("private_names").split())
+        """By EPHEMERAL_ALLOW, EPHEMERAL_DENY and EPHEMERAL_PRIVATE_NAMES. Raises BadRequest when private names have no index, the other
+        way round, or can be no names."""
+        private = settings.get("private_names").split()
         if bool(private) != bool(settings.get("private_index")):
             raise BadRequest("half a private index", "private names need an index of their own, and the other way round",
                              "set both EPHEMERAL_PRIVATE_INDEX and EPHEMERAL_PRIVATE_NAMES, or neither")
         allow, deny = (frozenset(names.normalize(name) for name in settings.get(key).split()) for key in ("allow", "deny"))
-        return cls(allow, deny, private)
+        for pattern in private:
+            if not _PATTERN.fullmatch(pattern):
+                raise BadRequest("bad private name", f"EPHEMERAL_PRIVATE_NAMES has {pattern[:60]!r}", "write names, with * and ? where they vary: acme-* tool")
+        return cls(allow, deny, tuple(sorted({names.normalize(pattern) for pattern in private})))
 
     def is_private(self, name: str) -> bool:
         """Whether ``name`` (normal form) is one of the operator's own: then only the private index is ever asked for it."""
         return any(fnmatchcase(name, pattern) for pattern in self.private)
-
-    def route(self, name: str) -> Literal["private", "public", "denied"]:
-        """Where a name (normal form) is looked up, for the relay."""
-        return "denied" if name in self.deny else "private" if self.is_private(name) else "public"
 
     def admit(self, text: str) -> Requirement:
         """The requirement that ``text`` stands for, in its representative spelling (``opencv-python`` becomes
@@ -98,13 +94,13 @@ class Policy:
         if names.rank(standing.name) is None and standing.name not in self.allow:
             package = names.package_for(text)
             meant = f"; the package that brings {text} is {package}" if package else ""
-            raise PackageRefused(f"{asked.name} is not among the known packages{meant}", f"to allow it: EPHEMERAL_ALLOW={asked.name}")
+            raise PackageRefused("known packages", f"{asked.name} is not among the known packages{meant}", f"to allow it: EPHEMERAL_ALLOW={asked.name}")
         return standing
 
     def forbid(self, name: str) -> None:
         """PackageRefused when ``name`` (normal form) is denied by the operator."""
         if name in self.deny:
-            raise PackageRefused(f"{name} is denied by the operator", f"to lift that, take {name} out of EPHEMERAL_DENY")
+            raise PackageRefused("deny", f"{name} is denied by the operator", f"to lift that, take {name} out of EPHEMERAL_DENY")
 
     def check(self, text: str) -> str | None:
         """The refusal of ``text`` as one sentence, or None when it may be fetched."""

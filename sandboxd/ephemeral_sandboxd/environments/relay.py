@@ -1,135 +1,215 @@
-"""One index out of two: private names come from the private index and are never looked up publicly, public names never privately.
+"""uv's only index while some package names are private: asks, for each name, the one upstream that may know of it.
 
-uv prefers one index over another, but it asks the other when the first has nothing: a private name that was misspelt, retired, or that a
-public package depends on would be asked for in public, where anybody may have registered it (dependency confusion). So where private
-names are configured uv knows only this relay, which sends each name to one place, and answers 404 for what the operator denies.
+uv can be given several indexes, but not told which names each of them may be asked about, least of all for the dependencies that it finds on
+its way. So it is given this: the simple API (PEP 503, 691) on a loopback port, behind a path that nobody can guess. A private name is looked
+up in the private index alone, any other in the public ones alone, a denied one nowhere.
 
-It speaks the Simple repository API (PEP 503, 691) on loopback, and only fetches pages; what they link to stays where it is, except that
-files of the private index come through here too, since uv must not know the password for it.
+Pages go through here, files do not: their addresses are made absolute, and uv reads metadata (PEP 658) and wheels where they lie. Only
+what needs a login is fetched by the relay, because uv would write an address with a password into its cache.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import binascii
+import dataclasses
 import json
 import logging
-import re
-from collections.abc import Callable
-from typing import Literal
-from urllib.parse import urljoin, urlsplit, urlunsplit
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import aiohttp
 from aiohttp import web
+from mousebender import simple
 
 from ephemeral import names
-from ephemeral_sandboxd.environments.index import Index
+from ephemeral_sandboxd.environments.index import Index, without_login
+from ephemeral_sandboxd.environments.policy import Policy
+from ephemeral_sandboxd.errors import BadRequest
 
 log = logging.getLogger(__name__)
 
-JSON = "application/vnd.pypi.simple.v1+json"
-ACCEPTED = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-PAGE_BYTES = 64 << 20
-FILES = "/files/"
-
-Route = Literal["private", "public", "denied"]
+_TORCH = ("torch", "torchvision", "torchaudio", "triton", "pytorch-triton")
+"""What uv would have from PyTorch's own index without asking ours."""
+_VALIDATORS = ("If-None-Match", "If-Modified-Since")
+_FRESHNESS = ("ETag", "Last-Modified", "Cache-Control")
+_OF_FILES = ("Content-Type", "Content-Length", "Content-Range", "Accept-Ranges", *_FRESHNESS)
+_LARGE_PAGE = 256 << 10
+_HOPS = 5
+_ANCIENT = "1970-01-01T00:00:00Z"
 
 
 class Relay:
-    """``route`` says where a name (in normal form) belongs."""
+    """Serves from the first index() to close(). Raises BadRequest when it is not said where public names come from."""
 
-    def __init__(self, index: Index, route: Callable[[str], Route]):
+    def __init__(self, index: Index, policy: Policy) -> None:
+        if not index.url and not index.offline:
+            raise BadRequest("half a private index", "beside a private index the public one has to be named", "set EPHEMERAL_INDEX_URL")
         self._index = index
-        self._route = route
+        self._policy = policy
+        self._public = () if index.offline else (*index.extra_urls, index.url)
+        self._token = secrets.token_urlsafe(16)
+        self._private_files: dict[str, set[str]] = {}
+        """Private name -> addresses of the files that the private index has for it."""
+        self._starting = asyncio.Lock()
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
-        self.url = ""
+        self._address = ""
 
-    async def start(self) -> None:
-        """Listen on a loopback port of the kernel's choice. Does nothing the second time."""
-        if self._runner:
-            return
-        app = web.Application()
-        app.router.add_get("/simple/{name}/", self._page)
-        app.router.add_get(FILES + "{name:.*}", self._file)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60), trust_env=True,
-                                              connector=aiohttp.TCPConnector(ssl=self._index.tls()))
+    async def index(self, configured: Index | None = None) -> Index:
+        """What uv is to be given instead of the ``configured`` index, by default the one of the relay."""
+        async with self._starting:
+            if self._runner is None:
+                await self._start()
+        configured = configured or self._index
+        cpu_torch = configured.cpu_torch and not any(self._policy.is_private(name) for name in _TORCH)
+        return dataclasses.replace(configured, url=f"{self._address}/simple", extra_urls=(), private_url="", cpu_torch=cpu_torch, offline=False)
+
+    def origin(self, url: str) -> str:
+        """Where a file lies whose address in a lock may be one of ours."""
+        if not self._address or not url.startswith(f"{self._address}/files/"):
+            return url
+        return _decode(url.removeprefix(f"{self._address}/files/").partition("/")[0])
+
+    def of_private_index(self, name: str, url: str) -> bool:
+        """Whether the private index listed the file at ``url`` for the private ``name``."""
+        return url in self._private_files.get(name, ())
+
+    def anonymous(self, text: str) -> str:
+        """``text`` (uv's complaint) without our address, which is a secret and says nothing to a reader."""
+        return text.replace(f"{self._address}/simple/", "") if self._address else text
 
     async def close(self) -> None:
-        if self._session:
-            await self._session.close()
         if self._runner:
             await self._runner.cleanup()
-        self._runner = None
+        if self._session:
+            await self._session.close()
 
-    @staticmethod
-    def original(url: str) -> str:
-        """The true address of a file that a page of ours linked to."""
-        path = urlsplit(url).path
-        if not path.startswith(FILES):
-            return url
-        try:
-            return base64.urlsafe_b64decode(path.removeprefix(FILES).partition("/")[0]).decode()
-        except ValueError:
-            return url
+    # ------------------------------------------------------------------------------------------------------- serving
+
+    async def _start(self) -> None:
+        application = web.Application()
+        application.router.add_get(f"/{self._token}/simple/{{name}}/", self._page)
+        application.router.add_get(f"/{self._token}/files/{{address}}/{{filename}}", self._file)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self._address = f"http://127.0.0.1:{runner.addresses[0][1]}/{self._token}"
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=30),
+                                              connector=aiohttp.TCPConnector(ssl=self._index.tls()), trust_env=True, auto_decompress=True)
+        self._runner = runner
 
     async def _page(self, request: web.Request) -> web.Response:
-        self._ours(request)
         name = names.normalize(request.match_info["name"])
-        route = self._route(name)
-        if route == "denied":
+        private = self._policy.is_private(name)
+        if name in self._policy.deny:
             raise web.HTTPNotFound(text=f"{name} is denied by the operator")
-        bases = [self._index.private_url] if route == "private" else [self._index.url, *self._index.extra_urls]
-        for base in bases:
-            status, kind, body, url = await self._get(f"{base.rstrip('/')}/{name}/")
-            if status == 200:
-                return web.Response(body=self._linked(kind, body, url, private=route == "private"), headers={"Content-Type": kind})
-            if status != 404:
-                raise web.HTTPBadGateway(text=f"the {route} index answered {status} for {name}")
-        raise web.HTTPNotFound(text=f"the {route} index has no {name}")
+        upstreams = (self._index.private_url,) if private else self._public
+        # A validator is of one upstream's page; with several, it could be mistaken for another's.
+        validators = {key: request.headers[key] for key in _VALIDATORS if key in request.headers} if len(upstreams) == 1 else {}
+        for upstream in upstreams:
+            try:
+                answer = await self._ask(upstream, name, private, validators)
+            except (aiohttp.ClientError, TimeoutError) as problem:
+                raise web.HTTPBadGateway(text=f"{_host(upstream)} did not answer: {type(problem).__name__}") from None
+            if answer is not None:
+                return answer
+        raise web.HTTPNotFound
 
-    async def _file(self, request: web.Request) -> web.Response:
-        """A file of the private index (in practice the metadata beside a wheel), with the password that its address carries."""
-        self._ours(request)
-        url = self.original(request.path)
-        if not self._index.private_url or urlsplit(url).hostname != urlsplit(self._index.private_url).hostname:
-            raise web.HTTPNotFound
-        status, kind, body, _ = await self._get(url + (".metadata" if request.path.endswith(".metadata") else ""))
-        return web.Response(status=status, body=body, headers={"Content-Type": kind})
+    async def _ask(self, upstream: str, name: str, private: bool, validators: Mapping[str, str]) -> web.Response | None:
+        """One upstream's page for ``name``, as JSON; None when it has none."""
+        url = simple.create_project_url(without_login(upstream), name)
+        for _ in range(_HOPS):
+            async with self._client().get(url, headers={"Accept": simple.ACCEPT_SUPPORTED, **validators}, auth=self._index.login(url), allow_redirects=False) as answer:
+                freshness = {key: answer.headers[key] for key in _FRESHNESS if key in answer.headers}
+                if answer.status == 304:
+                    return web.Response(status=304, headers=freshness)
+                if answer.status in (301, 302, 303, 307, 308):
+                    target = urljoin(url, answer.headers.get("Location", ""))
+                    # Some index servers send whoever asks for what they do not have to a public index.
+                    if private and _origin(target) != _origin(url):
+                        log.warning("the private index sends those who ask for %s to %s: not followed", name, _host(target))
+                        return None
+                    url = without_login(target)
+                    continue
+                if answer.status in (404, 410):
+                    return None
+                if answer.status != 200:
+                    raise web.HTTPBadGateway(text=f"{_host(upstream)} answered {answer.status}")
+                text, kind = await answer.text(), answer.content_type
+            work = (text, kind, name, url, private)
+            page = await asyncio.to_thread(self._rewrite, *work) if len(text) > _LARGE_PAGE else self._rewrite(*work)
+            return web.Response(text=page, content_type=simple.ACCEPT_JSON_V1, headers=freshness)
+        raise web.HTTPBadGateway(text=f"{_host(upstream)} redirects in circles")
 
-    async def _get(self, url: str) -> tuple[int, str, bytes, str]:
-        assert self._session
-        parts = urlsplit(url)
-        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    def _rewrite(self, text: str, kind: str, name: str, url: str, private: bool) -> str:
+        """A project's page as JSON with absolute addresses."""
         try:
-            async with self._session.get(bare, headers={"Accept": ACCEPTED}, auth=self._index.login(bare)) as answer:
-                body = await answer.content.read(PAGE_BYTES)
-                return answer.status, answer.headers.get("Content-Type", "text/html"), body, str(answer.url)
+            page: dict[str, Any] = dict(simple.parse_project_details(text, kind, name))
+            files: list[dict[str, Any]] = page["files"]
+            listed = set()
+            for file in files:
+                file["url"] = without_login(urljoin(url, file["url"]))
+                listed.add(file["url"])
+                if self._index.login(file["url"]):
+                    file["url"] = f"{self._address}/files/{_encode(file['url'])}/{quote(file['filename'])}"
+                if private:
+                    file["upload-time"] = _ANCIENT  # the operator's own may be as young as they like
+        except (ValueError, KeyError, TypeError, simple.UnsupportedMIMEType, simple.UnsupportedAPIVersion) as problem:
+            raise web.HTTPBadGateway(text=f"the page for {name} cannot be read: {problem}") from None
+        if private:
+            self._private_files[name] = listed
+        return json.dumps(page)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        """A file that needs a login, or its metadata; whole or in part."""
+        url = _decode(request.match_info["address"])
+        if urlsplit(url).scheme not in ("http", "https") or not self._index.login(url):
+            raise web.HTTPNotFound
+        if request.match_info["filename"] != unquote(urlsplit(url).path).rpartition("/")[2]:
+            parts = urlsplit(url)
+            url = parts._replace(path=f"{parts.path}.metadata").geturl()
+        headers = {key: request.headers[key] for key in ("Accept", "Range", *_VALIDATORS) if key in request.headers}
+        try:
+            upstream = await self._client().request(request.method, url, headers={"Accept-Encoding": "identity", **headers}, auth=self._index.login(url))
         except (aiohttp.ClientError, TimeoutError) as problem:
-            log.warning("index page cannot be had: %s", type(problem).__name__)
-            raise web.HTTPBadGateway(text=f"the index does not answer: {type(problem).__name__}") from None
+            raise web.HTTPBadGateway(text=f"{_host(url)} did not answer: {type(problem).__name__}") from None
+        async with upstream:
+            answer = web.StreamResponse(status=upstream.status, headers={key: upstream.headers[key] for key in _OF_FILES if key in upstream.headers})
+            await answer.prepare(request)
+            try:
+                async for chunk in upstream.content.iter_any():
+                    await answer.write(chunk)
+            except (aiohttp.ClientError, TimeoutError):
+                if request.transport:  # breaks off here too: the length was announced
+                    request.transport.close()
+            return answer
 
-    def _linked(self, kind: str, body: bytes, url: str, *, private: bool) -> bytes:
-        """The page with absolute addresses, those of private files being ours."""
-        if kind.startswith(JSON):
-            page = json.loads(body)
-            for file in page.get("files", ()):
-                file["url"] = self._address(urljoin(url, file["url"]), private)
-            return json.dumps(page).encode()
-        text = body.decode("utf-8", "replace")
-        return re.sub(r"""(<a\b[^>]*?\bhref\s*=\s*)(["'])(.*?)\2""", lambda link: f'{link[1]}"{self._address(urljoin(url, link[3]), private)}"', text,
-                      flags=re.IGNORECASE | re.DOTALL).encode()
+    def _client(self) -> aiohttp.ClientSession:
+        assert self._session is not None  # made before the first request can come
+        return self._session
 
-    def _address(self, url: str, private: bool) -> str:
-        if not private:
-            return url
-        bare, hash_, fragment = url.partition("#")
-        return f"{self.url}{FILES}{base64.urlsafe_b64encode(bare.encode()).decode()}/{urlsplit(bare).path.rpartition('/')[2]}{hash_}{fragment}"
 
-    def _ours(self, request: web.Request) -> None:
-        """Only programs that were given this very address: a page that rebinds its name comes with its own Host."""
-        if request.headers.get("Host") != urlsplit(self.url).netloc or "Origin" in request.headers:
-            raise web.HTTPForbidden
+def _encode(url: str) -> str:
+    return base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+def _decode(text: str) -> str:
+    """``""`` for what _encode did not make."""
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(without_login(url))
+    return parts.scheme, parts.netloc
+
+
+def _host(url: str) -> str:
+    """For messages: never a password."""
+    return urlsplit(without_login(url)).netloc

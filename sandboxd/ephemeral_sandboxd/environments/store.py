@@ -2,12 +2,14 @@
 
     STORE/wheels/<sha256>/site/          what the wheel holds, ready to be on sys.path; never changes
                           manifest.json  its name, and how many files and bytes ``site`` has
+                          record.csv     the wheel's own list of files and hashes
                           compiled/      hard links of site plus __pycache__, once the wheel has been byte-compiled (for 3.11;
-                          compiled.json  the same counts for it                            for others: compiled-3.13/ and so on)
+                          compiled.json  counts for it, and a hash of the .pyc files       for others: compiled-3.13/ and so on)
     STORE/downloads/<sha256>/<file>      a download on its way, resumed after an interruption
     STORE/building/…                     what is not whole yet; swept at start
 
-A wheel appears by one rename, whole. Nothing of a wheel is ever executed here, and no source distribution gets in.
+A wheel appears by one rename, whole. Nothing of a wheel is ever executed here, and no source distribution gets in. Who works on a wheel that
+is here holds a lock on its directory, which who would take it away needs alone.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +36,7 @@ from typing import Any, BinaryIO
 
 import aiohttp
 
-from ephemeral_sandboxd.environments import scrub, unpack
+from ephemeral_sandboxd.environments import locks, records, scrub, unpack
 from ephemeral_sandboxd.environments.compose import link_tree
 from ephemeral_sandboxd.environments.errors import BadWheel, IndexUnreachable, StoreFull
 from ephemeral_sandboxd.environments.flights import Flights
@@ -57,6 +60,7 @@ _OWN_PROCESS_BYTES = 1 << 20
 """A wheel larger than this is unpacked by a process of its own, so that the event loop keeps its pace."""
 _BATCH_WHEELS = 24
 _ABANDONED_SECONDS = 86400
+_SCRUB_PAUSE_SECONDS = 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PYC = re.compile(r"(?P<module>[^/]+)\.cpython-\d+\.pyc")
 
@@ -84,20 +88,26 @@ class Counts:
 
 
 class Store:
-    """One store on disk. Several processes may use it at the same time."""
+    """One store on disk. Several processes may use it at the same time; within one, the environments of all Pythons best share one object.
+
+    ``index`` says how to log in where wheels come from. Its Python is meant wherever a method is given none.
+    """
 
     def __init__(self, root: Path, index: Index) -> None:
+        self.root = root
+        self.changes = 0
+        """Counts what makes a composition of wheels out of date: wheels that were replaced, or forgotten."""
         self._index = index
-        python = index.target.python
-        self._tree = "compiled" if python == "3.11" else f"compiled-{python}"
-        """Byte code is one Python's; the first that there was has the short name."""
-        self._known_compiled: set[str] = set()
+        self._users = 1
+        self._compiled_trees: set[tuple[str, str]] = set()
+        """(hash, tree) of those that are known to be there."""
         self._wheels = root / "wheels"
         self._downloads = root / "downloads"
         self._building = root / "building"
         self._sound: dict[str, Counts] = {}
         """Wheels that this process has found whole, by hash."""
-        self._uncompilable: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        self._uncompilable: set[tuple[str, str]] = set()
         self._flights: Flights[None] = Flights()
         self._received: dict[str, int] = {}
         self._listeners: dict[str, list[Callable[[], None]]] = {}
@@ -109,45 +119,84 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         _sweep(self._building, self._downloads)
 
-    def layer(self, sha256: str) -> Path:
-        """The directory to import the wheel from: compiled if that has been done."""
-        folder = self._wheels / sha256
-        return folder / self._tree if self.compiled(sha256) else folder / "site"
+    def share(self) -> Store:
+        """This store, for one more user: each of them closes it, and the last one's close() counts."""
+        self._users += 1
+        return self
 
-    def compiled(self, sha256: str) -> bool:
-        if sha256 not in self._known_compiled and (self._wheels / sha256 / f"{self._tree}.json").exists():
-            self._known_compiled.add(sha256)
-        return sha256 in self._known_compiled
+    def layer(self, sha256: str, python: str | None = None) -> Path:
+        """The directory to import the wheel from: compiled if that has been done."""
+        return self._wheels / sha256 / (self._tree(python) if self.compiled(sha256, python) else "site")
+
+    def compiled(self, sha256: str, python: str | None = None) -> bool:
+        tree = self._tree(python)
+        if (sha256, tree) not in self._compiled_trees and (self._wheels / sha256 / f"{tree}.json").exists():
+            self._compiled_trees.add((sha256, tree))
+        return (sha256, tree) in self._compiled_trees
+
+    def use(self, hashes: Iterable[str]) -> None:
+        """Marks the wheels as used now, which keeps them for a while from being evicted. Those that are gone are no error."""
+        for sha256 in hashes:
+            with contextlib.suppress(OSError):
+                os.utime(self._wheels / sha256)
 
     def forget(self, hashes: Iterable[str]) -> None:
         """What was found whole has to be looked at again: somebody may have taken it away."""
-        for sha256 in hashes:
+        gone = set(hashes)
+        if gone:
+            self.changes += 1
+        for sha256 in gone:
             self._sound.pop(sha256, None)
-            self._known_compiled.discard(sha256)
+            self._sizes.pop(sha256, None)
+        self._compiled_trees = {known for known in self._compiled_trees if known[0] not in gone}
+
+    def discard(self, folder: Path) -> None:
+        """Take a directory of the store out of the way, if it is there. It is not deleted now, because a sandbox may have it mounted: a later
+        start sweeps it away."""
+        place = Path(tempfile.mkdtemp(prefix="discarded-", dir=self._building))
+        try:
+            os.rename(folder, place / folder.name)
+        except FileNotFoundError:  # somebody else was faster
+            place.rmdir()
+
+    def _tree(self, python: str | None) -> str:
+        """Byte code is one Python's; the first that there was has the short name."""
+        python = python or self._index.target.python
+        return "compiled" if python == "3.11" else f"compiled-{python}"
 
     async def scrub(self, named: Mapping[str, Wheel]) -> ScrubReport:
         """Check every wheel against its list of hashes, one at a time, yielding between them. A damaged one that is ``named`` is fetched
         again and takes its place whole; others are discarded."""
         report = ScrubReport()
-        for entry in sorted(await asyncio.to_thread(os.listdir, self._wheels)):
-            folder = self._wheels / entry
-            try:
-                trouble = await asyncio.to_thread(scrub.damage, folder)
-            except OSError as problem:
-                trouble = str(problem)
-            report.checked += 1
-            if trouble and folder.exists():
-                report.damaged[entry] = trouble
-                if await self._heal(entry, trouble, named.get(entry)):
-                    report.healed.append(entry)
-            await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        reader = ThreadPoolExecutor(1, "scrub", initializer=scrub.politely)
+        try:
+            for entry in sorted(await loop.run_in_executor(reader, os.listdir, self._wheels)):
+                began = time.monotonic()
+                folder = self._wheels / entry
+                trouble = await loop.run_in_executor(reader, scrub.damage, folder)
+                report.checked += 1
+                if trouble and folder.exists():
+                    report.damaged[entry] = trouble
+                    if await self._heal(entry, trouble, named.get(entry)):
+                        report.healed.append(entry)
+                elif folder.exists():
+                    for tree in await loop.run_in_executor(reader, scrub.damaged_trees, folder):
+                        log.warning("%s of wheel %s is damaged: it is made again", tree, entry[:12])
+                        report.recompile.append(entry)
+                        await asyncio.to_thread(self._discard_tree, folder, tree)
+                        self.forget([entry])
+                # As long a pause as the work took: the disk and the processor are somebody else's half of the time at least.
+                await asyncio.sleep(min(_SCRUB_PAUSE_SECONDS, time.monotonic() - began))
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
         return report
 
     async def _heal(self, sha256: str, trouble: str, wheel: Wheel | None) -> bool:
         """Replace a damaged wheel by itself, fetched anew; without ``wheel``, nobody needs it and it goes."""
         if wheel is None:
             log.warning("wheel %s in the store is damaged (%s) and nothing needs it: discarded", sha256[:12], trouble)
-            await asyncio.to_thread(self._discard, self._wheels / sha256)
+            await asyncio.to_thread(self.discard, self._wheels / sha256)
         else:
             try:
                 await self._fetch(wheel, replace=True)
@@ -155,13 +204,21 @@ class Store:
                 log.error("wheel %s (%s) in the store is damaged (%s) and cannot be fetched again now: %s", wheel.filename, sha256[:12], trouble, problem)
                 return False
             log.warning("wheel %s in the store was damaged (%s): fetched again", wheel.filename, trouble)
+            folder = self._wheels / sha256
+            if flaw := await asyncio.to_thread(scrub.damage, folder):  # then it comes like that, and has the right hash
+                log.info("wheel %s is at odds with its own list of files (%s): held to what it holds", wheel.filename, flaw)
+                await asyncio.to_thread(scrub.adopt, folder)
         self.forget([sha256])
         return wheel is not None
 
     def size(self, sha256: str) -> int:
         """Bytes of the unpacked wheel; 0 when it is not here."""
-        counts = self._sound.get(sha256) or _counts(self._wheels / sha256 / "manifest.json")
-        return counts.bytes if counts else 0
+        if sha256 not in self._sizes:
+            counts = self._sound.get(sha256) or _counts(self._wheels / sha256 / "manifest.json")
+            if counts is None:
+                return 0
+            self._sizes[sha256] = counts.bytes
+        return self._sizes[sha256]
 
     async def ensure(self, wheels: Iterable[Wheel], progress: Progress | None = None) -> int:
         """Has all of ``wheels`` unpacked in the store; returns how many had to be fetched.
@@ -185,30 +242,35 @@ class Store:
                 raise result
         return len(missing)
 
-    async def compile(self, hashes: Iterable[str], compiler: Compiler, progress: Progress | None = None) -> int:
+    async def compile(self, hashes: Iterable[str], compiler: Compiler, progress: Progress | None = None, python: str | None = None) -> int:
         """Byte-compiles those of ``hashes`` that are not yet; returns how many were. A failure is logged and not tried again in this
         process: the wheel works without."""
+        tree = self._tree(python)
         async with self._compiling:
             pending = [sha256 for sha256 in dict.fromkeys(hashes)
-                       if not self.compiled(sha256) and sha256 not in self._uncompilable and (self._wheels / sha256 / "site").is_dir()]
+                       if not self.compiled(sha256, python) and (sha256, tree) not in self._uncompilable and (self._wheels / sha256 / "site").is_dir()]
             done = 0
             for start in range(0, len(pending), _BATCH_WHEELS):
                 batch = pending[start:start + _BATCH_WHEELS]
                 if progress:
                     progress("compile", start, len(pending))
                 try:
-                    await self._compile_batch(batch, compiler)
+                    with locks.directories(self._wheels / sha256 for sha256 in batch):
+                        await self._compile_batch(batch, compiler, tree)
                     done += len(batch)
                 except Exception as error:
                     if isinstance(error, OSError) and error.errno in _FULL:
                         raise _full(self._building) from None
-                    self._uncompilable.update(batch)
+                    self._uncompilable.update((sha256, tree) for sha256 in batch)
                     log.exception("byte-compilation of %d wheels failed; they are used uncompiled", len(batch))
             if progress and pending:
                 progress("compile", len(pending), len(pending))
             return done
 
     async def close(self) -> None:
+        self._users -= 1
+        if self._users:
+            return
         await self._flights.close()
         if self._session:
             await self._session.close()
@@ -223,20 +285,20 @@ class Store:
             counts = _counts(folder / "manifest.json")
             if counts and counts.witnesses(folder / "site"):
                 sound[sha256] = counts
-                compiled = _counts(folder / f"{self._tree}.json")
-                if compiled and not compiled.witnesses(folder / self._tree):
-                    log.warning("compiled files of wheel %s are damaged: they will be made again", sha256[:12])
-                    (folder / f"{self._tree}.json").unlink(missing_ok=True)
-                    self._known_compiled.discard(sha256)
-                    self._discard(folder / self._tree)
+                for marker in folder.glob("compiled*.json"):
+                    compiled = _counts(marker)
+                    if compiled is None or not compiled.witnesses(folder / marker.stem):
+                        log.warning("%s files of wheel %s are damaged: they will be made again", marker.stem, sha256[:12])
+                        self._discard_tree(folder, marker.stem)
             elif folder.exists():
                 log.warning("wheel %s in the store is damaged: it is fetched again", sha256[:12])
-                self._discard(folder)
+                self.discard(folder)
         return sound
 
-    def _discard(self, folder: Path) -> None:
-        """Out of the way. It is not deleted now, because a sandbox may have it mounted: a later start sweeps it away."""
-        os.rename(folder, Path(tempfile.mkdtemp(prefix="discarded-", dir=self._building)) / folder.name)
+    def _discard_tree(self, folder: Path, tree: str) -> None:
+        (folder / f"{tree}.json").unlink(missing_ok=True)
+        self._compiled_trees.discard((folder.name, tree))
+        self.discard(folder / tree)
 
     # ------------------------------------------------------------------------------------------------------ fetching
 
@@ -260,11 +322,10 @@ class Store:
             async with self._unpacking:
                 await _unpack(file, building / "site")
             counts = await asyncio.to_thread(Counts.of, building / "site")
-            manifest = {"name": wheel.name, "version": wheel.version, "filename": wheel.filename, **vars(counts)}
-            (building / "manifest.json").write_text(json.dumps(manifest))
+            records.write(building / "manifest.json", {"name": wheel.name, "version": wheel.version, "filename": wheel.filename, **vars(counts)})
             building.chmod(0o755)
             if replace and (self._wheels / wheel.sha256).exists():
-                self._discard(self._wheels / wheel.sha256)
+                self.discard(self._wheels / wheel.sha256)
             _rename(building, self._wheels / wheel.sha256)
             self._sound[wheel.sha256] = counts
         finally:
@@ -373,7 +434,7 @@ class Store:
 
     # ----------------------------------------------------------------------------------------------------- compiling
 
-    async def _compile_batch(self, batch: Sequence[str], compiler: Compiler) -> None:
+    async def _compile_batch(self, batch: Sequence[str], compiler: Compiler, tree: str) -> None:
         building = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="compile-", dir=self._building))
         try:
             outputs = [building / sha256 for sha256 in batch]
@@ -381,20 +442,18 @@ class Store:
                 output.mkdir()
             await compiler([(self._wheels / sha256 / "site", output) for sha256, output in zip(batch, outputs, strict=True)])
             for sha256, output in zip(batch, outputs, strict=True):
-                await asyncio.to_thread(self._publish_compiled, sha256, output)
+                await asyncio.to_thread(self._publish_compiled, sha256, output, tree)
         finally:
             await asyncio.to_thread(shutil.rmtree, building, True)
 
-    def _publish_compiled(self, sha256: str, output: Path) -> None:
+    def _publish_compiled(self, sha256: str, output: Path, tree: str) -> None:
         folder = self._wheels / sha256
         whole = output.with_name(f"{output.name}-whole")
         link_tree(folder / "site", whole)
         _adopt(output, whole)
-        counts = Counts.of(whole)
-        _rename(whole, folder / self._tree)
-        marker = folder / f"{self._tree}.json.{os.getpid()}"
-        marker.write_text(json.dumps(vars(counts)))
-        os.replace(marker, folder / f"{self._tree}.json")
+        about = {**vars(Counts.of(whole)), scrub.PYC_SUM: scrub.pyc_sum(whole)}
+        _rename(whole, folder / tree)
+        records.write(folder / f"{tree}.json", about)
 
 
 def _adopt(output: Path, whole: Path) -> None:
@@ -452,7 +511,7 @@ def _sha256(file: Path) -> str:
 
 def _counts(manifest: Path) -> Counts | None:
     try:
-        data = json.loads(manifest.read_bytes())
+        data = records.read(manifest)
         return Counts(int(data["files"]), int(data["bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -9,6 +9,8 @@ from functools import cached_property
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+_UV_KNOWS = (17, 28, *range(31, 41))
+"""The glibc 2.x that uv has platforms for; what a newer one could run beyond that is not looked for."""
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
@@ -23,7 +25,7 @@ class Target:
     @property
     def uv_platform(self) -> str:
         """As ``uv --python-platform`` calls it."""
-        return f"{self.machine}-manylinux_{self.glibc[0]}_{self.glibc[1]}"
+        return f"{self.machine}-manylinux_2_{max(known for known in _UV_KNOWS if known <= max(self.glibc[1], _UV_KNOWS[0]))}"
 
     def preference(self, filename: str) -> int | None:
         """How well the wheel called ``filename`` fits: 0 is best; None when it cannot be used, or is no wheel's name."""

@@ -86,7 +86,7 @@ def unpack(wheel: Path, directory: Path) -> None:
         raise
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise NotAWheel(f"it holds {Path(error.filename).name!r} twice") from None
-    except (BadZipFile, zlib.error, InstallerError, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (BadZipFile, zlib.error, InstallerError, KeyError, ValueError, EOFError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise NotAWheel(f"it is damaged: {error}") from None
 
 

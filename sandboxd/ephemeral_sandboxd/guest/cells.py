@@ -16,7 +16,6 @@ CELL = re.compile(r"\s*%%(\w+)[ \t]*(.*)\n?")
 LINE = re.compile(r"(?P<indent>\s*)(?:(?P<names>[\w, ]+?)\s*=\s*)?(?P<mark>[!%])(?P<rest>.*)")
 SILENT = ("matplotlib", "load_ext", "reload_ext", "autoreload", "config", "precision")
 LINES_AT_MOST = 200
-ROWS_SHOWN = 500
 
 
 def translated(guest, code):
@@ -96,10 +95,7 @@ class Habits:
 
     def lines(self, command):
         """``names = !command``: what it printed, line by line."""
-        import subprocess
-
-        done = subprocess.run(["/bin/sh", "-c", self._expanded(command)], stdout=subprocess.PIPE, text=True, errors="replace")
-        return done.stdout.splitlines()
+        return self._guest.part("commands").call(["/bin/sh", "-c", self._expanded(command)], capture=True)[1].splitlines()
 
     def magic(self, text):
         """``%name rest``."""
@@ -114,20 +110,20 @@ class Habits:
             key, _, value = rest.partition("=")
             os.environ[key.strip()] = value.strip()
         elif name in ("time", "timeit") and rest:
-            exec(compile(rest, "<%" + name + ">", "exec"), self._guest.main.__dict__)
+            exec(compile(rest, "<%" + name + ">", "exec"), vars(sys.modules["__main__"]))
         elif name in ("sx", "system"):
             self.line(rest)
         elif name not in SILENT:
             guest_note("%" + name)
 
     def pip(self, words):
-        ok, text = self._guest.part("commands").pip(self._guest, words, os.getcwd())
+        ok, text = self._guest.part("packages").pip(self._guest, words, os.getcwd())
         (sys.stdout if ok else sys.stderr).write(text + "\n")
         if not ok:
             raise RuntimeError("pip " + " ".join(words) + ": " + text)
 
     def shell(self, command):
-        status = self._guest.part("commands").call(["/bin/sh", "-c", command])
+        status, _ = self._guest.part("commands").call(["/bin/sh", "-c", command])
         if status:
             sys.stderr.write(f"the shell ended with status {status}\n")
 
@@ -143,7 +139,7 @@ class Habits:
 
     def _expanded(self, command):
         """``{name}`` and ``$name`` of Python variables, as IPython has them; anything else is the shell's."""
-        names = self._guest.main.__dict__
+        names = vars(sys.modules["__main__"])  # a one-shot execution has its own
 
         def value(match):
             name = match[1] or match[2]
@@ -166,13 +162,3 @@ def arguments_of_pip(words):
             return words[len(form):]
     return None
 
-
-def table(frame):
-    """The rows of a pandas or polars data frame as JSON: ``columns``, ``rows``, and how many rows were left out."""
-    import json
-
-    rows = frame.head(ROWS_SHOWN)
-    columns = [str(column) for column in rows.columns]
-    values = rows.rows() if hasattr(rows, "rows") else rows.itertuples(index=False, name=None)
-    content = {"columns": columns, "rows": [list(row) for row in values], "rows_left_out": max(0, len(frame) - ROWS_SHOWN)}
-    return json.dumps(content, default=str)

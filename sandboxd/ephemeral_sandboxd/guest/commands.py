@@ -1,50 +1,58 @@
-"""What runs beside the interpreter, for the guest: shell, JavaScript, pip's door, standard input, code that awaits. Python 3.9 or newer."""
+"""What runs beside the interpreter, for the guest: shell, JavaScript, standard input, code that awaits. Python 3.9 or newer."""
 
-import asyncio
-import json
 import os
 import queue
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import typing
 
-DOOR = "/tmp/.ephemeral-pip"
 GRACE_SECONDS = 0.7
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._ -]*\])?\s*(==\s*[0-9][A-Za-z0-9.+!*]*)?")
-LOOSE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*(?:[<>~!=].*)?")
-ALONE = ("-q", "-qq", "--quiet", "-U", "--upgrade", "--user", "--no-cache-dir", "--break-system-packages", "--no-input", "--disable-pip-version-check",
-         "--system", "-y", "--yes", "--pre", "--prefer-binary", "--only-binary=:all:", "--no-warn-script-location", "-v", "--verbose")
-
 RUNNER = r"""
 const vm = require('vm'), fs = require('fs'), util = require('util'), url = require('url');
 const [code, module_, result] = process.argv.slice(1);
 globalThis.require = require;
-const source = fs.readFileSync(code, 'utf8');
-let script = null;
-try { script = new vm.Script(source, {filename: 'cell.js'}); } catch (problem) { fs.writeFileSync(module_, source); }
-if (script) {
-  Promise.resolve(script.runInThisContext()).then(value => { if (value !== undefined) fs.writeFileSync(result, util.inspect(value)); });
-} else import(url.pathToFileURL(module_).href).catch(problem => { console.error(problem); process.exitCode = 1; });
+const source = fs.readFileSync(code, 'utf8').trimEnd();
+const parsed = text => { try { return new vm.Script(text, {filename: 'cell.js'}); } catch { return null; } };
+const show = value => { if (value !== undefined) fs.writeFileSync(result, util.inspect(value)); };
+const fail = problem => {
+  console.error(util.inspect(problem).split('\n').filter(line => !/\[eval\]|\bnode:/.test(line)).join('\n'));
+  process.exitCode = 1;
+};
+// Code that awaits goes into a function, which returns the last expression: what stands behind the last end of a statement that divides
+// the code into statements and an expression.
+const awaiting = () => {
+  if (!parsed(`(async () => {${source}\n})`)) return null;
+  for (let at = source.length - 1, tries = 0; at >= -1 && tries < 200; at--) {
+    if (at >= 0 && source[at] !== ';' && source[at] !== '\n') continue;
+    tries++;
+    const before = source.slice(0, at + 1), last = source.slice(at + 1).trim().replace(/;$/, '');
+    if (last && parsed(`(async () => (${last}\n))`) && parsed(`(async () => {${before}\n})`))
+      return parsed(`(async () => {${before}return (${last}\n)})()`);
+  }
+  return parsed(`(async () => {${source}\n})()`);
+};
+const script = parsed(source) ?? awaiting();
+if (script) (async () => show(await script.runInThisContext()))().catch(fail);
+else {  // it has import lines, or is no JavaScript: that is then told
+  fs.writeFileSync(module_, source);
+  import(url.pathToFileURL(module_).href).catch(fail);
+}
 """
 
 
 def run(guest, language, code):
     """Run ``code`` of another language than Python in a process of its own; the answer's fields."""
     if language == "shell":
-        open_door(guest)
+        guest.part("packages").open_door(guest)
     guest.channel.send({"op": "started", "id": guest.output.execution})
     began = time.perf_counter()
     result = trouble = None
     try:
         if language == "shell":
-            status = call(["/bin/sh", "-c", code])
+            status, _ = call(["/bin/sh", "-c", code])
             trouble = f"the shell ended with status {status}" if status else None
         else:
             result, trouble = javascript(code)
@@ -55,11 +63,13 @@ def run(guest, language, code):
     return {"result": result, "traceback": trouble, "import_ms": 0.0, "late": [], "run_ms": (time.perf_counter() - began) * 1000}
 
 
-def call(command):
-    """The status of a command in a process group of its own, which ends with an interrupt, all of it."""
-    with subprocess.Popen(command, start_new_session=True) as process:
+def call(command, capture=False):
+    """(status, what it printed if that is to be captured) of a command in a process group of its own, which ends with an interrupt, all of it."""
+    pipe = subprocess.PIPE if capture else None
+    with subprocess.Popen(command, start_new_session=True, stdout=pipe, text=True, errors="replace") as process:
         try:
-            return process.wait()
+            printed = process.stdout.read() if process.stdout else ""
+            return process.wait(), printed
         except BaseException:
             _end(process)
             raise
@@ -97,6 +107,9 @@ def _bury(group):
 
 def javascript(code):
     """(what the last expression came to, what went wrong). Each execution is a process of its own: nothing of it stays."""
+    import shutil
+    import tempfile
+
     node = shutil.which("node")
     if node is None:
         return None, "this root filesystem has no Node: `ephemeral rootfs add NAME --package nodejs`, and open the session with root NAME"
@@ -104,7 +117,7 @@ def javascript(code):
         paths = [os.path.join(folder, name) for name in ("cell.js", "cell.mjs", "result")]
         with open(paths[0], "w") as file:
             file.write(code)
-        status = call([node, "-e", RUNNER, *paths])
+        status, _ = call([node, "-e", RUNNER, *paths])
         result = None
         if os.path.exists(paths[2]):
             with open(paths[2], errors="replace") as file:
@@ -117,6 +130,8 @@ def javascript(code):
 
 def awaited(guest, coroutine):
     """The value of a cell that awaits. Its event loop lives as long as the session: tasks of earlier cells go on while one runs."""
+    import asyncio
+
     if guest.loop is None or guest.loop.is_closed():
         guest.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(guest.loop)
@@ -147,12 +162,14 @@ def open_stdin(guest, frame):
     if frame.get("interactive"):
         receivers = guest.duplex().receivers
 
-        def feed(frame):
-            texts.put(frame.get("text") or "")
-            if frame.get("close"):
+        def feed(fed):
+            if fed.get("id") != frame["id"]:
+                return  # it came too late for an earlier execution
+            texts.put(fed.get("text") or "")
+            if fed.get("close"):
                 texts.put(None)
 
-        receivers["stdin"] = feed
+        guest.frames.listen_for_input(feed)
     else:
         receivers = {}
         texts.put(None)
@@ -179,84 +196,3 @@ def open_stdin(guest, frame):
         texts.put(None)
 
     return put_back
-
-
-# ---------------------------------------------------------------------------------------------------- pip's door
-
-
-def open_door(guest):
-    """Have ``pip`` of any process in this sandbox (the small program bin/pip, first on PATH) ask here, and us ask the host."""
-    if guest.door is not None:
-        return
-    guest.duplex()
-    guest.door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        os.unlink(DOOR)
-    except FileNotFoundError:
-        pass
-    guest.door.bind(DOOR)
-    guest.door.listen(8)
-    threading.Thread(target=_serve, args=(guest,), daemon=True).start()
-
-
-def _serve(guest):
-    while True:
-        connection, _ = guest.door.accept()
-        with connection, connection.makefile("rw") as stream:
-            try:
-                asked = json.loads(stream.readline())
-                ok, text = pip(guest, asked["arguments"], asked["cwd"])
-            except Exception as problem:
-                ok, text = False, f"pip: {problem}"
-            try:
-                stream.write(json.dumps({"ok": ok, "text": text}) + "\n")
-            except OSError:
-                pass
-
-
-def pip(guest, arguments, cwd):
-    """``pip install`` through the host's policy and store: (whether it worked, what to tell). Other commands are pip's own business."""
-    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if verb == "list" or verb == "freeze":
-        import importlib.metadata
-
-        found = sorted({(distribution.metadata["Name"] or "?", distribution.version) for distribution in importlib.metadata.distributions()})
-        return True, "\n".join("{}=={}".format(*pair) for pair in found)
-    if verb != "install":
-        return False, "only `pip install` and `pip list` are possible here"
-    try:
-        wanted = requirements(arguments[arguments.index("install") + 1:], cwd)
-    except ValueError as problem:
-        return False, str(problem)
-    if not wanted:
-        return False, "nothing to install: name a package"
-    answer = guest.ask({"op": "install", "requirements": wanted})
-    if answer.get("ok"):
-        guest.do_mount(answer)
-    return bool(answer.get("ok")), str(answer.get("text") or "")
-
-
-def requirements(words, cwd):
-    """Names, and versions where they are exact. A range becomes its name: the newest that fits the rest is taken. Raises ValueError."""
-    found = []
-    words = list(words)
-    while words:
-        word = words.pop(0)
-        if word in ("-r", "--requirement"):
-            if not words:
-                raise ValueError("-r wants a file")
-            with open(os.path.join(cwd, words.pop(0))) as file:
-                words = [line.partition("#")[0].strip() for line in file if line.partition("#")[0].strip()] + words
-        elif word in ALONE or word.startswith("--progress-bar"):
-            continue
-        elif word.startswith("-"):
-            raise ValueError("{} is not possible here: packages come from the host's index, by name".format(word.partition("=")[0]))
-        elif "/" in word or ":" in word or word.endswith((".whl", ".zip", ".gz")):
-            raise ValueError(f"{word[:60]}: only packages by name, no addresses and no files")
-        elif NAME.fullmatch(word):
-            found.append(re.sub(r"\[.*?\]|\s", "", word))
-        elif match := LOOSE.fullmatch(word):
-            found.append(match[1])
-        else:
-            raise ValueError(f"{word[:60]!r} is no package")
-    return found

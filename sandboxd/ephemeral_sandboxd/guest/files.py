@@ -18,7 +18,7 @@ def do(frame):
     """Answer a ``file`` frame: what was asked for, or ``problem`` (a sentence) and its ``kind``."""
     path = os.path.join(HOME, frame["path"])
     try:
-        return {"list": listed, "read": read, "write": write, "delete": delete}[frame["do"]](path, frame)
+        return {"list": listed, "read": read, "write": write, "delete": delete, "make": make}[frame["do"]](path, frame)
     except (OSError, ValueError) as problem:
         number = getattr(problem, "errno", None) or 0
         return {"problem": getattr(problem, "strerror", None) or str(problem), "kind": KINDS.get(number, "other")}
@@ -35,7 +35,7 @@ def listed(path, frame):
 def _entry(path):
     facts = os.lstat(path)
     kind = "link" if stat.S_ISLNK(facts.st_mode) else "directory" if stat.S_ISDIR(facts.st_mode) else "file" if stat.S_ISREG(facts.st_mode) else "other"
-    return {"path": os.path.normpath(path), "kind": kind, "size_bytes": facts.st_size, "modified_at": facts.st_mtime}
+    return {"name": os.path.basename(os.path.normpath(path)), "path": os.path.normpath(path), "kind": kind, "size_bytes": facts.st_size, "modified_at": facts.st_mtime}
 
 
 def read(path, frame):
@@ -56,6 +56,11 @@ def write(path, frame):
             raise OSError(errno.EFBIG, f"a file may have {frame['largest'] >> 20} MiB")
         file.write(data)
         return {"size": file.tell()}
+
+
+def make(path, frame):
+    os.makedirs(path, exist_ok=True)
+    return {}
 
 
 def delete(path, frame):

@@ -1,25 +1,23 @@
 """PID 1 of every sandbox: imports what it is told to, runs the code it is sent, says what happened.
 
-Standard library only, one file, Python 3.9 or newer: it runs inside gVisor on the root filesystem's own Python and knows nothing of the host.
+Standard library only, Python 3.9 or newer: it runs inside gVisor on the root filesystem's own Python and knows nothing of the host.
 
 It speaks frames over its inherited stdin and stdout: four bytes of length (big endian), then a JSON object. Host to
 guest: ``mount`` (look at these slots from now on), ``preload`` (import a module), ``rehearse`` (run a small program of ours), ``settle`` (tidy the heap before a checkpoint or a
 freeze), ``wake`` (code is on its way), ``renew`` (fresh randomness after a restore), ``network`` (open the tunnel's listener), ``file``, ``execute``; and
 ``stdin`` to code that waits for it. Guest to host: ``ready``, and for each request its answer with the request's ``id``; an execution also sends
 ``started`` at its first instruction, ``stdout``/``stderr`` pieces, ``output`` (rich results), ``need`` (a module that nothing provides: the host
-answers ``found`` or not) and ``install`` (``%pip``: the host answers ``installed``).
+answers ``found`` or not) and ``install`` (``%pip``: the host answers ``installed``); both bear the number of their ``question``.
 
 What only some executions want lies in files beside this one, loaded by path when it is wanted: ``cells.py`` (``%`` and ``!`` lines), ``commands.py`` (shell,
-JavaScript), ``files.py``, ``tunnel.py``.
+JavaScript, standard input, ``await``), ``packages.py`` (pip), ``showing.py`` (rich results), ``files.py``, ``duplex.py``, ``tunnel.py``.
 
 What runs here is malicious as far as the host is concerned: the host believes nothing that these frames say beyond
 what they say about this sandbox.
 """
 
 import ast
-import base64
 import builtins
-import fcntl
 import gc
 import importlib
 import importlib.machinery
@@ -29,12 +27,11 @@ import itertools
 import json
 import linecache
 import os
-import queue
+import re
 import select
 import signal
 import struct
 import sys
-import termios
 import threading
 import time
 import traceback
@@ -47,14 +44,10 @@ SEND_EVERY_SECONDS = 0.002
 SEND_LATE_SECONDS = 0.05
 """What was printed thick and fast is on its way by then at the latest, also while the code says nothing more."""
 LARGEST_OUTPUT = 40 << 20
+"""Rich results of one execution together: the host would end a sandbox that sends much more."""
 INTERRUPTED = "KeyboardInterrupt: the execution was interrupted\n"
 CO_COROUTINE = 0x80  # as inspect has it, without importing inspect
 PLAIN = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None)})
-DISPLAY_METHODS = (
-    ("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"), ("_repr_svg_", "image/svg+xml"), ("_repr_html_", "text/html"),
-    ("_repr_markdown_", "text/markdown"), ("_repr_latex_", "text/latex"), ("_repr_json_", "application/json"),
-)
-"""IPython's display protocol, the richest first."""
 
 
 class Channel:
@@ -123,39 +116,6 @@ class Channel:
         return data
 
 
-class Duplex:
-    """The channel once frames may come that answer nothing: a thread is its only reader, and hands each to whom it is for."""
-
-    def __init__(self, channel):
-        self._channel = channel
-        self._requests: typing.Any = queue.SimpleQueue()
-        self._answers: typing.Any = queue.SimpleQueue()
-        self.receivers = {}
-        """Beginning of an op -> who takes its frames, on the reader's thread."""
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def receive(self):
-        return self._requests.get()
-
-    def answer(self):
-        return self._answers.get() or {}
-
-    def _read(self):
-        while True:
-            frame = self._channel.receive()
-            if frame is None:
-                self._requests.put(None)
-                self._answers.put(None)
-                return
-            kind = frame["op"].partition("_")[0]
-            if kind in self.receivers:
-                self.receivers[kind](frame)
-            elif kind in ("found", "installed"):
-                self._answers.put(frame)
-            elif kind != "stdin":  # what is fed too late is nobody's
-                self._requests.put(frame)
-
-
 class Output:
     """What an execution prints: through ``sys.stdout`` (sent directly) or through fd 1 and 2 (children, C code: a pipe).
 
@@ -167,18 +127,21 @@ class Output:
         self._lock = threading.RLock()
         self.execution = None
         self._left = 0
+        self.rich_left = 0
         self.dropped = 0
         self.forked = False
         self._due = threading.Event()
         self._flushing = threading.Lock()
         self._flusher = None
         self._pipes = {}
+        self._look = select.poll()
         for name, fd in (("stdout", 1), ("stderr", 2)):
             read_fd, write_fd = os.pipe()
             os.dup2(write_fd, fd)
             os.close(write_fd)
             os.set_blocking(read_fd, False)
             self._pipes[read_fd] = name
+            self._look.register(read_fd, select.POLLIN)
             threading.Thread(target=self._watch, args=(read_fd,), daemon=True).start()
         sys.stdout = _Text(self, "stdout", 1)
         sys.stderr = _Text(self, "stderr", 2)
@@ -222,11 +185,11 @@ class Output:
         for read_fd in self._pipes:
             os.close(read_fd)
         self._pipes = {}
+        self._look = select.poll()
 
     def begin(self, execution, allowance):
         with self._lock:
-            self.drain()
-            self.execution, self._left, self.dropped = execution, allowance, 0
+            self.execution, self._left, self.rich_left, self.dropped = execution, allowance, LARGEST_OUTPUT, 0
 
     def end(self):
         self.flush()
@@ -237,14 +200,13 @@ class Output:
 
     def write(self, name, data):
         with self._lock:
-            # A child's output that is already in the pipe was written before this.
-            if any(_waiting(fd) for fd in self._pipes):
-                self.drain()
+            self.drain()  # a child's output that is already in the pipe was written before this
             self._emit(name, data)
 
     def drain(self):
         """Read what is in the pipes now. The lock is held: no reader has taken something and not sent it."""
-        for fd, name in self._pipes.items():
+        for fd, _ in self._look.poll(0):  # one system call where there is nothing: in a sandbox each is dear
+            name = self._pipes[fd]
             while True:
                 try:
                     data = os.read(fd, 65536)
@@ -285,8 +247,7 @@ class _Text(io.TextIOWrapper):
 
     def write(self, text):
         written = super().write(text)
-        now = time.perf_counter()
-        if now - self._sent > SEND_EVERY_SECONDS and "\n" in text:
+        if "\n" in text and (now := time.perf_counter()) - self._sent > SEND_EVERY_SECONDS:
             self._sent = now
             self.flush()
         elif self._unsent:
@@ -319,12 +280,6 @@ class _Stream(io.RawIOBase):
             return os.write(self._fd, data)
         self._output.write(self._name, memoryview(data))
         return len(data)
-
-
-def _waiting(fd):
-    buffer = bytearray(4)
-    fcntl.ioctl(fd, termios.FIONREAD, buffer)
-    return int.from_bytes(buffer, sys.byteorder)
 
 
 class ImportClock:
@@ -373,7 +328,11 @@ class LastResort:
         if threading.current_thread() is not threading.main_thread() or not self._users_own():
             return None
         self._asked.add(name)
-        frame = guest.ask({"op": "need", "module": name})
+        try:
+            frame = guest.ask({"op": "need", "module": name})
+        except KeyboardInterrupt:
+            self._asked.discard(name)
+            raise
         if not frame.get("found"):
             return None
         guest.do_mount(frame)
@@ -468,7 +427,7 @@ class Guest:
     def duplex(self):
         """Have frames read by a thread from now on."""
         if self.frames is self.channel:
-            self.frames = Duplex(self.channel)
+            self.frames = self.part("duplex").Duplex(self.channel)
         return self.frames
 
     # ------------------------------------------------------------------------------------------------ preparing
@@ -540,7 +499,7 @@ class Guest:
             torch.manual_seed(int(seed[:15], 16))
         uuid: typing.Any = sys.modules.get("uuid")
         if uuid:
-            uuid._last_timestamp = None
+            uuid._last_timestamp = uuid._generate_time_safe = None  # libuuid's own clock sequence cannot be reached: Python's stands in
             uuid._node = (int(seed[:12], 16) & ((1 << 48) - 1)) | (1 << 40)
         ssl = sys.modules.get("ssl")
         if ssl:
@@ -571,8 +530,8 @@ class Guest:
                 answer = self.part("commands").run(self, language, frame["code"])
             else:
                 code = frame["code"]
-                if "pip" in code:
-                    self.part("commands").open_door(self)
+                if "pip" in code and re.search(r"\bpip3?\b", code):  # and not a pipeline
+                    self.part("packages").open_door(self)
                 if "%" in code or "!" in code:
                     code = self.part("cells").translated(self, code)
                 main = self.main
@@ -627,12 +586,13 @@ class Guest:
                     if value is not None:
                         names["_"] = value
                         answer["result"] = self._represent(value)
-                self._figures()
+                if pyplot := sys.modules.get("matplotlib.pyplot"):
+                    self.part("showing").figures(self, pyplot)
             except BaseException as problem:
                 answer["traceback"] = self._traceback(problem)
         ended = time.perf_counter()
-        # New modules stand at the end: sys.modules keeps the order of their imports.
-        late = itertools.islice(sys.modules, before, before + 3000) if execution else ()
+        # New modules stand at the end: sys.modules keeps the order of their imports. Without an import there is none, and nothing to walk past.
+        late = itertools.islice(sys.modules, before, before + 3000) if execution and self.clock.seconds else ()
         answer.update(import_ms=self.clock.seconds * 1000, run_ms=(ended - began) * 1000, late=sorted(late))
         return answer
 
@@ -670,53 +630,8 @@ class Guest:
         """The repr of ``value``; what it has of IPython's display methods goes out as rich output beside it."""
         kind = type(value)
         if kind not in PLAIN and kind.__module__ != "builtins":
-            for mime, data in self._rich(value):
-                self._show(mime, data)
+            self.part("showing").show(self, value)
         return repr(value)
-
-    def _rich(self, value):
-        """Pairs of (mime type, data): its bundle, else the first image, else its markup; a data frame's rows as JSON too."""
-        shown = []
-        kind = type(value)
-        try:
-            bundle = kind._repr_mimebundle_(value)
-            bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-            shown = [(mime, data) for mime, data in (bundle or {}).items() if mime != "text/plain"]
-        except Exception:
-            pass
-        for method, mime in () if shown else DISPLAY_METHODS:
-            try:
-                data = getattr(kind, method)(value)
-            except Exception:
-                continue
-            if data:
-                shown.append((mime, data[0] if isinstance(data, tuple) else data))
-                break
-        if kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] in ("pandas", "polars"):
-            try:
-                shown.append(("application/json", self.part("cells").table(value)))
-            except Exception:
-                pass
-        return shown
-
-    def _figures(self):
-        """Open matplotlib figures are shown as PNG and closed, as notebooks do."""
-        pyplot: typing.Any = sys.modules.get("matplotlib.pyplot")
-        for number in pyplot.get_fignums() if pyplot else ():
-            buffer = io.BytesIO()
-            pyplot.figure(number).savefig(buffer, format="png", bbox_inches="tight")
-            pyplot.close(number)
-            self._show("image/png", buffer.getvalue())
-
-    def _show(self, mime, data):
-        if isinstance(data, (bytes, bytearray)):
-            text = base64.b64encode(data).decode()
-        else:
-            text = data if isinstance(data, str) else json.dumps(data, default=str)
-        if len(text) > LARGEST_OUTPUT:
-            raise ValueError(f"a rich result of {len(text) >> 20} MB is too large to show: make it smaller")
-        self.channel.send({"op": "output", "id": self.output.execution, "mime": mime, "data": text})
-
 
 def _chain(kept, depth=20):
     while kept is not None and depth:

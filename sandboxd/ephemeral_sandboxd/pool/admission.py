@@ -53,10 +53,11 @@ class Admission:
     async def room(self, memory_bytes: int, worth: float) -> AsyncIterator[None]:
         """Hold ``memory_bytes`` and a turn while a sandbox starts.
 
-        Raises errors.Busy (429) for code that cannot be served, Declined for a bet that is not worth it.
+        Raises errors.Busy (429) for code that cannot be served, Declined for a bet that is not worth it. While sandboxd stops, Busy for both.
         """
-        if self._closing:
-            raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
+        self._refuse_when_closing()
+        if memory_bytes > self.budget_bytes:  # whatever was given back for it would be lost for nothing
+            raise self._refusal(worth, f"it needs {memory_bytes >> 20} MiB, and all sandboxes together may hold {self.budget_bytes >> 20} MiB")
         if self._queue or self._starting >= self._at_once or not self._make_room(memory_bytes, worth):
             await self._wait(memory_bytes, worth)
         self._starting += 1
@@ -81,21 +82,23 @@ class Admission:
             pass
 
     def close(self) -> None:
+        """Refuse everybody who waits, and who comes from now on."""
         self._closing = True
         for waiter in self._queue:
             if not waiter.done():
-                waiter.set_exception(Busy("shutting down", "sandboxd is stopping", "try again when it runs"))
+                waiter.set_result(None)
 
     # ------------------------------------------------------------------------------------------------ inside
 
     async def _wait(self, memory_bytes: int, worth: float) -> None:
         """Until it is our turn and there is room."""
         if len(self._queue) >= WAITING_AT_MOST:
-            raise self._busy(f"{len(self._queue)} sessions wait for a sandbox already")
+            raise self._refusal(worth, f"{len(self._queue)} sessions wait for a sandbox already")
         began = time.monotonic()
         first_since: float | None = None
         with self._place() as (turn, is_first):
             while True:
+                self._refuse_when_closing()
                 if is_first() and self._starting < self._at_once:
                     if self._make_room(memory_bytes, worth):
                         return
@@ -107,7 +110,8 @@ class Admission:
                     async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                         await turn()
                 except TimeoutError:
-                    raise self._busy(f"sandboxes hold {self._used() >> 20} MiB of {self.budget_bytes >> 20} MiB, and {len(self._queue)} wait") from None
+                    why = f"sandboxes hold {self._used() >> 20} MiB of {self.budget_bytes >> 20} MiB, and {len(self._queue)} wait"
+                    raise self._refusal(worth, why) from None
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[tuple[Callable[[], asyncio.Future[None]], Callable[[], bool]]]:
@@ -136,7 +140,14 @@ class Admission:
                 return False
         return True
 
-    def _busy(self, why: str) -> Busy:
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
+
+    def _refusal(self, worth: float, why: str) -> Busy | Declined:
+        """Code is told when to come back, and counted. Nobody waits for a bet."""
+        if worth != CERTAIN:
+            return Declined(why)
         self.refused += 1
         return Busy("no memory left", why, "end a session, or raise EPHEMERAL_MEMORY_BUDGET_BYTES", retry_after_seconds=self._retry_after())
 

@@ -45,6 +45,8 @@ class _Account:
     request: wire.ExecutionRequest
     arrived: float
     created_at: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.perf_counter)
+    """The same moment on the clock of ``arrived``, which may be earlier by what the caller took."""
     id: str = field(default_factory=lambda: f"e{secrets.token_hex(6)}")
     stages: dict[str, float] = field(default_factory=dict)
     found_by: Literal["session", "digest", "sandbox", "none"] = "none"
@@ -160,7 +162,7 @@ class Executor:
         """The session's sandbox for what is no execution, stood up if there is none; nobody else uses it meanwhile. Raises SandboxdError."""
         session = self._sessions.open(session_id)
         account = _Account(wire.ExecutionRequest(code=""), time.perf_counter())
-        async with session.lock:
+        async with self._turn(session):
             sandbox = await self._sandbox(session, account)
             sandbox.become("running")
             try:
@@ -172,6 +174,16 @@ class Executor:
                     sandbox.become("ready")
                     asyncio.get_running_loop().call_later(FREEZE_AFTER_SECONDS, self._rest, sandbox)
                 session.touch()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, session: Session) -> AsyncIterator[None]:
+        """Work on the session's sandbox. A session that ends meanwhile leaves none behind, whoever has just started one for it."""
+        async with session.lock:
+            try:
+                yield
+            finally:
+                if session.ended_at is not None and session.sandbox:
+                    self._fleet.give_back(session.sandbox)
 
     async def expect(self, session: Session) -> None:
         """The session's code is complete in the stream and on its way here: have its sandbox awake when it comes."""
@@ -205,7 +217,7 @@ class Executor:
             # Now, not when the repair begins: a plan a moment ahead of the code may be adding it already.
             account.missing = _names(self._preparer.lacking(session, account.needs.packages))
         session.hasten(account.needs.packages, account.needs.modules)
-        async with session.lock:
+        async with self._turn(session):
             account.add("queue_ms", began)
             try:
                 sandbox = account.sandbox = await self._sandbox(session, account)
@@ -226,7 +238,8 @@ class Executor:
         return session.sandbox is not None and all(session.sandbox.imported(module) for module in account.needs.modules)
 
     async def _sandbox(self, session: Session, account: _Account) -> PooledSandbox:
-        """The session's sandbox, or one now."""
+        """The session's sandbox, or one now. Raises NotFound for a session that ended while this waited, and what Fleet.take() raises."""
+        _still_there(session)
         sandbox = session.sandbox
         if sandbox and not sandbox.alive:
             self._fleet.give_back(sandbox)
@@ -243,6 +256,7 @@ class Executor:
                 sandbox.become("preparing")
             sandbox.session = session.id
             session.sandbox = sandbox
+            _still_there(session)
             account.stood = how == "spare"
             account.restored = how == "restore"
             account.add({"restore": "restore_ms", "boot": "boot_ms", "spare": "thaw_ms"}[how], began)
@@ -268,7 +282,7 @@ class Executor:
         lacking = self._preparer.lacking(session, account.needs.packages)
         if not lacking:
             return
-        explicit = {package.lower() for package in account.request.packages}
+        explicit = {names.normalize(package) for package in account.request.packages}
         allowed = []
         for requirement in lacking:
             name = requirement.partition("==")[0]
@@ -294,7 +308,7 @@ class Executor:
         The code waits inside its import, so that the import clock counts this as part of the wait.
         """
         package = names.package_for(module)
-        if package is None or session.policy in ("none", "cached") or session.stock.environments.check(package):
+        if package is None or session.policy in ("none", "cached") or session.stock.environments.check(package) or sandbox.full:
             return None
         package = names.normalize(package)
         account.needs.packages.setdefault(package, None)
@@ -318,6 +332,8 @@ class Executor:
         environments = session.stock.environments
         if refusals := [reason for requirement in requirements if (reason := environments.check(requirement))]:
             return {"ok": False, "text": "\n".join(refusals)}
+        if sandbox.full:
+            return {"ok": False, "text": "this sandbox holds as many environments as it can: end the session and start a new one"}
         account.needs.packages.update({names.normalize(requirement.partition("==")[0]): requirement.partition("==")[2] or None for requirement in requirements})
         lacking = self._preparer.lacking(session, {package: account.needs.packages[package] for package in
                                                    (names.normalize(requirement.partition("==")[0]) for requirement in requirements)})
@@ -376,7 +392,7 @@ class Executor:
             verdict = "error" if traceback else "ok"
         execution = self._so_far(account, "done").model_copy(update={
             "verdict": verdict, "tier": account.tier(),
-            "started_at": account.created_at + (started - account.arrived), "ended_at": time.time(),
+            "started_at": account.created_at + (started - account.created), "ended_at": time.time(),
             "wait_ms": (started - account.arrived) * 1000 + import_ms,
             "run_ms": max(0.0, _milliseconds(fields.get("run_ms")) - import_ms) if fields else (answer.ended - started) * 1000,
             "lead_ms": session.lead_ms(account.needs.packages, account.arrived), "notice": account.notice, "late_imports": late, "stdout": "".join(answer.stdout), "stderr": "".join(answer.stderr),
@@ -392,9 +408,12 @@ class Executor:
             self._late.learn(session.id, account.needs.modules, late)
             asyncio.get_running_loop().call_later(FREEZE_AFTER_SECONDS, self._rest, sandbox)
         else:
-            sandbox.become("lost")
+            sandbox.lost()
             self._fleet.give_back(sandbox)
-            session.sandbox = None  # the record of this very execution says so
+            if answer.gone:
+                session.sandbox = None  # the record of this very execution says so
+            else:
+                session.lose("the sandbox died")
         self._fleet.show(sandbox)
         return execution
 
@@ -412,9 +431,11 @@ class Executor:
             problem = Unavailable("sandbox lost", problem.reason, "run it again")
         reason = f"{problem.detail}: {problem.hint}" if isinstance(problem, SandboxdError) else str(problem)
         if session.sandbox and not session.sandbox.alive:
-            session.sandbox.become("lost")
+            session.sandbox.lost()
             self._fleet.give_back(session.sandbox)
             session.lose("the sandbox died")
+        elif session.sandbox:
+            asyncio.get_running_loop().call_later(FREEZE_AFTER_SECONDS, self._rest, session.sandbox)
         return self._so_far(account, "done").model_copy(update={"verdict": "refused", "ended_at": time.time(), "error": reason})
 
     def _so_far(self, account: _Account, state: wire.ExecutionState) -> wire.Execution:
@@ -426,6 +447,11 @@ class Executor:
             language=request.language, state=state, found_by=account.found_by, created_at=account.created_at,
             stages=wire.Stages.model_validate(account.stages), predicted=session.record.accepted if session.record else [],
             needed=sorted(account.needs.packages), missing=account.missing, code_sha256=account.digest, code=request.code)
+
+
+def _still_there(session: Session) -> None:
+    if session.ended_at is not None:
+        raise NotFound("session ended", f"session {session.id} ended before this had its turn", "send it again: that opens the session anew")
 
 
 def _time_limit(session: Session, request: wire.ExecutionRequest) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from ephemeral import wire
@@ -27,7 +27,7 @@ class Files:
             except FileProblem as problem:
                 raise _error(path, problem) from None
 
-    async def read(self, session_id: str, path: str) -> AsyncIterator[bytes]:
+    async def read(self, session_id: str, path: str) -> AsyncGenerator[bytes, None]:
         """The file's content, piece by piece."""
         async with self._executor.sandbox_of(session_id) as sandbox:
             offset = 0
@@ -45,6 +45,7 @@ class Files:
     async def write(self, session_id: str, path: str, pieces: AsyncIterator[bytes]) -> wire.File:
         """Replace or make the file; directories on the way to it are made."""
         async with self._executor.sandbox_of(session_id) as sandbox:
+            sandbox.holds_files = True
             try:
                 begun = False
                 async for piece in pieces:

@@ -8,11 +8,12 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 from ephemeral import wire
 from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.errors import Busy, SandboxdError, Unavailable
-from ephemeral_sandboxd.pool.admission import Admission
+from ephemeral_sandboxd.pool.admission import Admission, Declined
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox, image_of
 from ephemeral_sandboxd.pool.stock import Stock, Stocks
 from ephemeral_sandboxd.pool.worth import CERTAIN
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 TYPICAL_SANDBOX_BYTES = 150 << 20
 """What a sandbox with a science stack imported holds (measured 125-150 MB): the reservation for one that is booting."""
+SPARE = 0.0
+"""Worth of a sandbox that nobody has asked for: it takes nothing from anybody."""
 EMPTY_SANDBOX_BYTES = 40 << 20
 """What one holds that was restored with nothing imported (measured 34 MB)."""
 
@@ -38,6 +41,8 @@ class Fleet:
         self._all: dict[str, PooledSandbox] = {}
         self._tasks = Tasks()
         self._filling = asyncio.Lock()
+        # A hundred commands of runsc's at once take longer than one after the other, and longer than each may.
+        self._deleting = asyncio.Semaphore(2 * (os.cpu_count() or 1))
         self._closing = False
         self.admission = Admission(budget_bytes, os.cpu_count() or 1, lambda: self.memory_used_bytes, self._yield_one)
         self.evict: Callable[[float], bool] = lambda worth: False
@@ -64,12 +69,13 @@ class Fleet:
     async def boot(self, stock: Stock, *, size: Size | None = None, base: bool = True, worth: float = CERTAIN) -> PooledSandbox:
         """A fresh sandbox with the base environment mounted (or nothing at all), its guest answering. State: booting."""
         environments = stock.base if base else []
-        return await self._start(stock, environments, [False] * len(environments), size or self.default_size, None, worth)
+        return await self._start(stock, environments, [False] * len(environments), size or self.default_size, worth)
 
     async def restore(self, stock: Stock, snapshot: wire.Snapshot, *, size: Size | None = None, worth: float = CERTAIN) -> PooledSandbox:
         """A sandbox from a snapshot. A failed restore is counted and raised as errors.Unavailable: boot instead."""
+        firsts, directory = stock.snapshots.firsts(snapshot.id), stock.snapshots.directory(snapshot.id)  # it may be removed while we wait our turn
         try:
-            sandbox = await self._start(stock, snapshot.environments, stock.snapshots.firsts(snapshot.id), size or self.default_size, snapshot, worth)
+            sandbox = await self._start(stock, snapshot.environments, firsts, size or self.default_size, worth, snapshot, image_of(directory))
         except Unavailable:
             stock.snapshots.failed(snapshot.id)
             raise
@@ -114,14 +120,16 @@ class Fleet:
                 log.warning("falling back to a boot: %s", problem)
         return await self.boot(stock, size=size, worth=worth)
 
-    async def _start(self, stock: Stock, environments: list[str], firsts: list[bool], size: Size, snapshot: wire.Snapshot | None,
-                     worth: float) -> PooledSandbox:
+    async def _start(self, stock: Stock, environments: list[str], firsts: list[bool], size: Size, worth: float,
+                     snapshot: wire.Snapshot | None = None, image: Path | None = None) -> PooledSandbox:
         async with self.admission.room(expected_bytes(snapshot), worth):
             if self._closing:
                 raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
             name = f"s{secrets.token_hex(5)}"
-            slots = {slot: stock.environments.mount(environment) for slot, environment in enumerate(environments)}
-            image = image_of(stock.snapshots.directory(snapshot.id)) if snapshot else None
+            try:
+                slots = {slot: stock.environments.mount(environment) for slot, environment in enumerate(environments)}
+            except OSError as problem:
+                raise Unavailable("sandbox did not start", f"an environment cannot be mounted: {problem}", "ephemeral doctor") from problem
             try:
                 box = await self.runtime.start(name, size, image, slots, stock.root.path)
             except Unavailable as problem:
@@ -132,9 +140,18 @@ class Fleet:
                 box = await self.runtime.start(f"{name}b", size, None, slots, stock.root.path)
             sandbox = PooledSandbox(box, stock, self.runtime.name, self.runtime.isolation)
             sandbox.adopt_mounts(environments, firsts)
-            if not snapshot and environments:
-                await sandbox.look()
             self._all[sandbox.id] = sandbox
+            try:
+                if self._closing:
+                    raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
+                if not snapshot and environments:
+                    await sandbox.look()
+            except Gone as gone:
+                self.give_back(sandbox)
+                raise Unavailable("sandbox did not start", f"{sandbox.id}: {gone.reason}", "try again") from gone
+            except BaseException:
+                self.give_back(sandbox)
+                raise
             self._measure(sandbox)
         self._changed(sandbox.wire())
         return sandbox
@@ -142,7 +159,7 @@ class Fleet:
     def _yield_one(self, worth: float) -> bool:
         """Give back a spare, else what the sessions can best do without."""
         spare = next(iter(self.spares()), None)
-        if spare:
+        if spare and worth > SPARE:
             self.give_back(spare)
             return True
         return self.evict(worth)
@@ -158,10 +175,12 @@ class Fleet:
         """Boot spares until there are as many as wanted."""
         async with self._filling:
             while len(self.spares()) < self._spares_wanted and not self._closing:
-                if self.admission.waiting or self.memory_used_bytes + 2 * TYPICAL_SANDBOX_BYTES > self.admission.budget_bytes:
+                if self.admission.waiting or self.memory_used_bytes + self.admission.starting_bytes + 2 * TYPICAL_SANDBOX_BYTES > self.admission.budget_bytes:
                     return
                 try:
-                    sandbox = await self._bare(self._stocks.default)
+                    sandbox = await self._bare(self._stocks.default, worth=SPARE)
+                except Declined:
+                    return
                 except SandboxdError as problem:
                     log.warning("no spare sandbox: %s", problem)
                     return
@@ -177,7 +196,9 @@ class Fleet:
     def measure(self) -> None:
         """Read every sandbox's memory. Lost ones are noticed here: health is an answer, not a state."""
         for sandbox in list(self._all.values()):
-            if not (sandbox.box.frozen and sandbox.measured_frozen):
+            if sandbox.state == "spare" and not sandbox.alive:
+                self.give_back(sandbox)  # a session's own is missed by the session
+            elif not (sandbox.box.frozen and sandbox.measured_frozen):
                 self._measure(sandbox)
         self.admission.relieve()
         self.admission.changed()
@@ -195,7 +216,11 @@ class Fleet:
         sandbox.memory_bytes = 0
         self._changed(sandbox.wire())
         self.admission.changed()
-        return self._tasks.start(sandbox.release(), f"delete {sandbox.id}")
+        return self._tasks.start(self._delete(sandbox), f"delete {sandbox.id}")
+
+    async def _delete(self, sandbox: PooledSandbox) -> None:
+        async with self._deleting:
+            await sandbox.release()
 
     async def close(self) -> None:
         """Delete every sandbox and wait until nothing of them is left."""

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 SESSIONS_THAT_AGREE = 2
 MODULES_A_PACKAGE = 400
+COUNTED_A_PACKAGE = 4000
+"""The names come from code that nobody trusts."""
 
 
 class LateImports:
@@ -46,14 +48,19 @@ class LateImports:
         changed = False
         for module in late:
             top = module.partition(".")[0]
-            if top in known and module != top and module not in heard:
-                heard.add(module)
-                self._counts.setdefault(top, Counter())[module] += 1
-                changed = True
+            if top in known and module != top and module not in heard and all(part.isidentifier() for part in module.split(".")):
+                counts = self._counts.setdefault(top, Counter())
+                if module in counts or len(counts) < COUNTED_A_PACKAGE:
+                    heard.add(module)
+                    counts[module] += 1
+                    changed = True
         if changed:
             draft = self._file.with_suffix(".new")
-            draft.write_text(json.dumps(self._counts))
-            os.replace(draft, self._file)
+            try:
+                draft.write_text(json.dumps(self._counts))
+                os.replace(draft, self._file)
+            except OSError as problem:  # a full disk: the execution that this was learned from is none the worse
+                log.warning("%s cannot be written: %s", self._file, problem)
 
     def forget(self, session_id: str) -> None:
         self._heard.pop(session_id, None)

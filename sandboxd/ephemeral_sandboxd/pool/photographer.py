@@ -10,9 +10,11 @@ from pathlib import Path
 from ephemeral import wire
 from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.errors import SandboxdError, Unavailable
-from ephemeral_sandboxd.pool.fleet import Fleet
+from ephemeral_sandboxd.pool.admission import Declined
+from ephemeral_sandboxd.pool.fleet import SPARE, Fleet
 from ephemeral_sandboxd.pool.sandbox import image_of
 from ephemeral_sandboxd.pool.stock import Stock
+from ephemeral_sandboxd.pool.worth import CERTAIN
 from ephemeral_sandboxd.runtimes import Gone
 
 log = logging.getLogger(__name__)
@@ -30,14 +32,15 @@ class Photographer:
                    shared: bool = False, politely: bool = False) -> wire.Snapshot:
         """A snapshot of ``modules`` imported with ``environments`` mounted in this order (slot 0 first).
 
-        ``politely`` leaves the CPU to everybody else. A module that cannot be imported is an error. Raises
-        errors.Unavailable with the reason.
+        ``politely`` leaves the CPU to everybody else, and takes memory from nobody (Declined). A module that cannot be imported is an
+        error. Raises errors.Unavailable with the reason.
         """
         name = " ".join(modules) or "nothing imported"
         base = stock.base
-        sandbox = await self._fleet.boot(stock, base=bool(base) and list(environments[:1]) == base)
-        draft = stock.snapshots.reserve(stock.snapshots.key(modules, environments), shared=shared)
+        sandbox = await self._fleet.boot(stock, base=bool(base) and list(environments[:1]) == base, worth=SPARE if politely else CERTAIN)
+        draft: Path | None = None
         try:
+            draft = stock.snapshots.reserve(stock.snapshots.key(modules, environments), shared=shared)
             if politely:
                 sandbox.box.yield_cpu()
             for environment, first in list(zip(environments, firsts, strict=True))[len(sandbox.mounted):]:
@@ -57,12 +60,13 @@ class Photographer:
             raise Unavailable("snapshot failed", f"{name}: {problem}", "ephemeral doctor") from problem
         finally:
             self._fleet.give_back(sandbox)
-            shutil.rmtree(draft, ignore_errors=True)
+            if draft:
+                shutil.rmtree(draft, ignore_errors=True)
 
     async def take_if_missing(self, stock: Stock, modules: Sequence[str], environments: Sequence[str], firsts: Sequence[bool]) -> None:
         """For the background: what fails is logged, not raised."""
         if self._fleet.runtime.can_snapshot and not stock.snapshots.exact(modules, environments):
             try:
                 await self.take(stock, modules, environments, firsts, politely=True)
-            except SandboxdError as problem:
+            except (SandboxdError, Declined) as problem:
                 log.warning("%s", problem)

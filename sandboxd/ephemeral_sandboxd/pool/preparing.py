@@ -7,6 +7,7 @@ makes the builder skip what that code does not need.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -51,13 +52,17 @@ class Preparer:
 
     def plan(self, session: Session, plan: wire.Plan) -> wire.PlanRecord:
         """Take up a plan: it replaces the one before. Returns at once; the work goes on behind. Raises NotFound for a root that is none."""
-        if plan.root and not (session.sandbox and session.sandbox.executions):
+        if plan.root and not session.executions and not (session.sandbox and session.sandbox.used):
             session.stock = self._stocks.get(plan.root)
         refused = {want.package: reason for want in plan.wants if (reason := session.stock.environments.check(want.package))}
         accepted = sorted({names.normalize(want.package) for want in plan.wants} - {names.normalize(name) for name in refused})
+        nothing = plan.action == "nothing" or session.policy != "ours"  # the rivals do without prediction
         record = wire.PlanRecord(id=self._notes.next_plan_id(), session=session.id, plan=plan, accepted=accepted, refused=refused,
-                                 outcome="nothing" if plan.action == "nothing" else "building")
+                                 outcome="nothing" if nothing else "building")
         self._notes.plan(record)
+        if plan.action == "resize" and not nothing:
+            self._tasks.start(self._resize_now(session, record), f"resize {session.id}")
+            return record  # what is wanted, and what is being built of it, stays
         now = time.perf_counter()
         if plan.action == "provision":
             session.first_plan = session.first_plan or now
@@ -65,8 +70,9 @@ class Preparer:
                 session.named.setdefault(package, now)
         if session.pending:
             self._outcome(session.pending, "superseded")
+            session.pending = None
         session.record = record
-        if plan.action != "nothing":
+        if not nothing:
             session.pending = record
             session.hurry.clear()
             if session.builder is None or session.builder.done():
@@ -96,18 +102,24 @@ class Preparer:
             except (SandboxdError, Gone, OSError, IndexError) as problem:
                 log.warning("plan %s of session %s: %s", record.id, session.id, problem)
                 self._outcome(record, "failed", error=str(problem)[:500])
+            await self._leave_at_rest(session)
+
+    async def _leave_at_rest(self, session: Session) -> None:
+        """What a plan that failed, or one that a newer one ended, has left half ready is of use as it is."""
+        async with session.lock:
+            sandbox = session.sandbox
+            if sandbox and sandbox.alive and sandbox.state == "preparing" and not session.pending:
+                with contextlib.suppress(Gone):
+                    await self._rest(session, sandbox)
 
     async def _fulfil(self, session: Session, record: wire.PlanRecord) -> None:
         plan = record.plan
         if plan.action == "release":
             if session.sandbox:
                 self._fleet.give_back(session.sandbox)
-                session.sandbox = None
+                session.lose("the sandbox was given back because no more code was expected")
                 note(self._notes, session.id, "released", "the plan gave the sandbox back")
             return self._outcome(record, "released")
-        if plan.action == "resize":
-            self._resize(session, plan)
-            return self._outcome(record, "ready")
         if await self.provision(session, record):
             return self._outcome(record, "ready")
         return self._outcome(record, "superseded" if session.pending else "unchanged")
@@ -150,11 +162,12 @@ class Preparer:
         sandbox = session.sandbox
         if sandbox and not sandbox.alive:
             self._fleet.give_back(sandbox)
-            sandbox = session.sandbox = None
-        if sandbox and sandbox.stock is not session.stock and not sandbox.executions:
+            session.lose("the sandbox died")
+            sandbox = None
+        if sandbox and sandbox.stock is not session.stock and not sandbox.used:
             self._fleet.give_back(sandbox)  # the plan has found another root filesystem
             sandbox = session.sandbox = None
-        if sandbox and (sandbox.executions or not self._better(sandbox, wanted, environments)):
+        if sandbox and (sandbox.used or not self._better(sandbox, wanted, environments)):
             if plan.memory_bytes or plan.cpus:
                 self._resize(session, plan)
             return False
@@ -216,6 +229,7 @@ class Preparer:
                 await self._rest(session, sandbox)
                 return True
             return False
+        _must_stand(sandbox)
         if sandbox.state != "preparing":
             sandbox.become("preparing")
         by_hand_ms = 0.0
@@ -239,6 +253,7 @@ class Preparer:
         await connect(session, sandbox, self._notes)
         if not session.hurry.is_set():
             await bring_to_rest(sandbox)
+        _must_stand(sandbox)
         sandbox.become("ready")
         note(self._notes, session.id, "ready", f"{sandbox.id}: {' '.join(needs.canonical(sandbox.modules)) or 'nothing imported'}",
              data={"sandbox": sandbox.id, "modules": sorted(sandbox.modules)})
@@ -253,8 +268,20 @@ class Preparer:
         return replace(size, memory_bytes=plan.memory_bytes or size.memory_bytes, cpus=plan.cpus or size.cpus,
                        disk_bytes=plan.disk_bytes or size.disk_bytes)
 
+    async def _resize_now(self, session: Session, record: wire.PlanRecord) -> None:
+        """The sandbox that stands, whatever runs in it; else the one that is being started."""
+        if session.sandbox is None:
+            async with session.lock:
+                pass
+        try:
+            self._resize(session, record.plan)
+        except OSError as problem:
+            self._outcome(record, "failed", error=str(problem)[:500])
+        else:
+            self._outcome(record, "ready")
+
     def _resize(self, session: Session, plan: wire.Plan) -> None:
-        if session.sandbox:
+        if session.sandbox and session.sandbox.alive:
             now = session.sandbox.box.size
             size = replace(now, memory_bytes=plan.memory_bytes or now.memory_bytes, cpus=plan.cpus or now.cpus)
             if size != now:
@@ -264,3 +291,9 @@ class Preparer:
 
     def _outcome(self, record: wire.PlanRecord, outcome: str, error: str = "") -> None:
         self._notes.plan(record.model_copy(update={"outcome": outcome, "error": error, "ready_at": time.time() if outcome == "ready" else None}))
+
+
+def _must_stand(sandbox: PooledSandbox) -> None:
+    """Raises Gone for one that was given back or died while it was made ready."""
+    if not sandbox.alive:
+        raise Gone("killed", f"{sandbox.id} was deleted while it was made ready")

@@ -11,13 +11,15 @@ import asyncio
 import secrets
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from ephemeral import settings
 from ephemeral_sandboxd.commands import run
 from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.environments.index import Index
 from ephemeral_sandboxd.environments.target import Target
-from ephemeral_sandboxd.errors import Unavailable
+from ephemeral_sandboxd.errors import Refused, Unavailable
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
@@ -36,7 +38,8 @@ class Rivals:
         self._stock = stock
         self._photographer = photographer
         self._folder = folder
-        self._index = Index.configured(Target(stock.environments.python))
+        index = Index.configured(Target(stock.environments.python))
+        self._index = replace(index, excludes=(*index.excludes, *settings.get("deny").split()))
         self._making_fat = asyncio.Lock()
 
     async def fresh(self) -> PooledSandbox:
@@ -45,6 +48,8 @@ class Rivals:
 
     async def install(self, sandbox: PooledSandbox, packages: list[str], *, cached: bool) -> dict[str, float]:
         """Install with uv as its users do and put it under the sandbox. Returns the stages' milliseconds."""
+        if self._index.private_url:
+            raise Refused("not with a private index", "what is compared with us asks one index for every name, private ones too", "use the policy `ours`")
         warm = self._folder / "cache"
         cache = warm if cached else self._folder / f"cache-{secrets.token_hex(4)}"
         if cached:

@@ -46,6 +46,8 @@ class PooledSandbox:
         self.broken: dict[str, str] = {}
         """Modules whose import failed -> why; not tried again."""
         self.executions = 0
+        self.holds_files = False
+        """Files were put into it from outside."""
         self.network: Network | None = None
         self.memory_bytes = 0
         self.measured_frozen = False
@@ -57,6 +59,17 @@ class PooledSandbox:
 
     def become(self, state: wire.SandboxState) -> None:
         self.state = move(self.state, state)
+        self.measured_frozen = False  # something was done in it, or will be: even when it is frozen again before the next look
+
+    def lost(self) -> None:
+        """It died. Does nothing where it was given back before that was noticed."""
+        if self.state != "deleted":
+            self.become("lost")
+
+    @property
+    def used(self) -> bool:
+        """Whether it holds something of its session's, which no other sandbox would have."""
+        return self.executions > 0 or self.holds_files
 
     @property
     def alive(self) -> bool:
@@ -93,7 +106,7 @@ class PooledSandbox:
         """
         if environment in self.environments:
             return
-        if len(self.mounted) >= SLOT_COUNT:
+        if self.full:
             raise IndexError(f"all {SLOT_COUNT} slots of {self.id} are taken: end the session and start a new one")
         path = self.box.mount(len(self.mounted), self.stock.environments.mount(environment))
         self.mounted.append(Mounted(environment, path, first))
@@ -102,6 +115,11 @@ class PooledSandbox:
         """Note what start() mounted already: slot i holds environment i."""
         self.mounted = [Mounted(environment, f"/slots/{slot}", first)
                         for slot, (environment, first) in enumerate(zip(environments, firsts, strict=True))]
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is free: nothing more need be fetched for it."""
+        return len(self.mounted) >= SLOT_COUNT
 
     async def look(self) -> None:
         """Make the guest see what was mounted. Raises runtimes.Gone."""

@@ -16,6 +16,7 @@ from ephemeral_sandboxd.pool.stock import DEFAULT, Stock, Stocks
 CLAIM_WAIT_SECONDS = 0.05
 """How long an execution that names no session waits for the proxy's claim of its code (the tee runs beside the call)."""
 CLAIMS_KEPT = 10_000
+CLAIMS_OF_ONE_CODE = 100
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Session:
 
     def lose(self, why: str) -> None:
         """Its sandbox is gone. What had run in it is worth a word to whoever executes next."""
-        if self.sandbox and self.sandbox.executions:
+        if self.sandbox and self.sandbox.used:
             self.lost = f"{why}: variables and files of earlier calls are gone"
         self.sandbox = None
 
@@ -132,7 +133,7 @@ class Sessions:
 
     def claim(self, digest: str, session_id: str) -> None:
         """Code of this digest streamed by in that session. Two sessions may stream the same code: first come, first served."""
-        self._claims.setdefault(digest, deque()).append(session_id)
+        self._claims.setdefault(digest, deque(maxlen=CLAIMS_OF_ONE_CODE)).append(session_id)
         self._claims.move_to_end(digest)
         while len(self._claims) > CLAIMS_KEPT:
             self._claims.popitem(last=False)

@@ -24,7 +24,7 @@ from ephemeral import wire
 log = logging.getLogger(__name__)
 
 FAILURES_ALLOWED = 2
-"""A snapshot that failed to restore this often is removed: it is damaged, or the machine has changed under it."""
+"""A snapshot that failed to restore this often, and not once did in between, is removed: it is damaged, or the machine has changed under it."""
 
 
 class Snapshots:
@@ -36,12 +36,14 @@ class Snapshots:
         self._folders = {"shared": shared / self._fingerprint, "learned": learned / self._fingerprint}
         self._changed = changed
         self._all: dict[str, tuple[wire.Snapshot, Path, list[bool]]] = {}
+        self._failing: dict[str, int] = {}
+        """Restores that failed one after the other, by snapshot."""
         for folder in self._folders.values():
             for file in sorted(folder.glob("*/snapshot.json")) if folder.is_dir() else ():
                 self._load(file)
 
     def all(self) -> list[wire.Snapshot]:
-        return [snapshot for snapshot, _, _ in self._all.values()]
+        return [snapshot for snapshot, _, _ in list(self._all.values())]  # trim() works in a thread
 
     def key(self, modules: Sequence[str], environments: Sequence[str]) -> str:
         return hashlib.sha256(json.dumps([self._fingerprint, list(environments), sorted(modules)]).encode()).hexdigest()[:16]
@@ -88,28 +90,33 @@ class Snapshots:
     def trim(self, budget_bytes: int, in_use: Collection[str] = ()) -> int:
         """Remove learned snapshots, those restored longest ago first, until they take no more than ``budget_bytes`` (0: no limit). Those
         ``in_use`` stay, though a restored sandbox reads nothing of its image any more. Returns the bytes of all that are left. Blocking."""
-        learned = sorted((entry for entry in self._all.values() if entry[1].parent == self._folders["learned"]), key=lambda entry: _used_at(entry[1]))
+        learned = sorted((entry for entry in list(self._all.values()) if entry[1].parent == self._folders["learned"]), key=lambda entry: _used_at(entry[1]))
         total = sum(snapshot.size_bytes for snapshot, _, _ in learned)
         for snapshot, directory, _ in learned:
             if not budget_bytes or total <= budget_bytes:
                 break
             if snapshot.id not in in_use:
                 log.info("snapshot %s (%s) was restored longest ago: removed for the disk budget", snapshot.id, " ".join(snapshot.modules))
-                del self._all[snapshot.id]
+                self._all.pop(snapshot.id, None)
                 shutil.rmtree(directory, ignore_errors=True)
                 total -= snapshot.size_bytes
-        return sum(snapshot.size_bytes for snapshot, _, _ in self._all.values())
+        return sum(snapshot.size_bytes for snapshot in self.all())
 
     def restored(self, snapshot_id: str) -> None:
         with contextlib.suppress(OSError, KeyError):
             os.utime(self._all[snapshot_id][1] / "snapshot.json")
+        self._failing.pop(snapshot_id, None)
         self._count(snapshot_id, restores=1)
 
     def failed(self, snapshot_id: str) -> None:
         """Count a failed restore; remove the snapshot when it keeps failing."""
         snapshot = self._count(snapshot_id, failures=1)
-        if snapshot and snapshot.failures >= FAILURES_ALLOWED:
-            log.warning("snapshot %s (%s) failed to restore %d times: removed", snapshot.id, " ".join(snapshot.modules), snapshot.failures)
+        if snapshot is None:
+            return
+        self._failing[snapshot_id] = failures = self._failing.get(snapshot_id, 0) + 1
+        if failures >= FAILURES_ALLOWED:
+            log.warning("snapshot %s (%s) failed to restore %d times: removed", snapshot.id, " ".join(snapshot.modules), failures)
+            del self._failing[snapshot_id]
             _, directory, _ = self._all.pop(snapshot_id)
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -39,7 +39,7 @@ class Upkeep:
         self.usage = Disk()
         self._measured = float("-inf")
         self._pruned = time.monotonic()
-        self._scrubbed: set[str] = set()
+        self._scrubbed = False
 
     def tick(self) -> None:
         """Called once a second: queues what is due."""
@@ -50,10 +50,9 @@ class Upkeep:
         if now - self._pruned > PRUNE_EVERY_SECONDS:
             self._pruned = now
             self._idle.add("prune", self._notes.prune)
-        for stock in self._stocks:
-            if stock.name not in self._scrubbed:
-                self._scrubbed.add(stock.name)
-                self._idle.add(f"check of the wheels for {stock.name}", stock.environments.scrub)
+        if not self._scrubbed:
+            self._scrubbed = True
+            self._idle.add("check of the wheels", self._stocks.default.environments.scrub)  # of all Pythons: they share one store
 
     async def keep_budget(self) -> None:
         """Measure the disk, and drop what was used longest ago where it is over a budget: never what is mounted, pinned or the base."""
@@ -64,7 +63,8 @@ class Upkeep:
         environments = self._stocks.default.environments
         usage = await environments.usage()
         if usage.budget_bytes and usage.total_bytes > usage.budget_bytes:
-            evicted = await environments.evict(mounted)
-            log.info("the store was over its budget: %d MiB given back", evicted.freed_bytes >> 20)
+            # Each lets go of its own compositions only, so each is asked.
+            freed = sum([(await stock.environments.evict(mounted)).freed_bytes for stock in self._stocks])
+            log.info("the store was over its budget: %d MiB given back", freed >> 20)
             usage = await environments.usage()
         self.usage = Disk(used + usage.total_bytes, usage.budget_bytes)

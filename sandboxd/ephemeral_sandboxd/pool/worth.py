@@ -20,7 +20,7 @@ BOOT_MS = 400.0
 UNKNOWN_IMPORTS_MS = 1000.0
 """Imports that no snapshot has timed yet."""
 VARIABLES_MS = 15_000.0
-"""What the loss of a session's variables costs: at least one more turn of the conversation, to compute them again."""
+"""What the loss of a session's variables and files costs: at least one more turn of the conversation, to compute them again."""
 AGAIN = 0.5
 """Probability that a session which has executed executes again, while it is fresh."""
 SMALLEST_BYTES = 32 << 20
@@ -32,11 +32,11 @@ def of_session(session: Session, now: float | None = None) -> float:
     if sandbox is None:
         return 0.0
     plan = session.record.plan if session.record else None
-    probability = max(AGAIN if sandbox.executions else 0.0, plan.needs_code if plan and plan.action == "provision" else 0.0)
+    probability = max(AGAIN if sandbox.used else 0.0, plan.needs_code if plan and plan.action == "provision" else 0.0)
     silence = (time.monotonic() if now is None else now) - session.last_seen
     # Half as probable after each quarter of the time after which the session counts as over.
     probability *= 0.5 ** (silence / max(1.0, settings.get("idle_seconds") / 4))
-    saved = BOOT_MS + sandbox.imports_ms + (VARIABLES_MS if sandbox.executions else 0.0)
+    saved = BOOT_MS + sandbox.imports_ms + (VARIABLES_MS if sandbox.used else 0.0)
     return _per_gib(probability * saved, sandbox.memory_bytes)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from ephemeral_sandboxd.runtimes.protocol import Size, Usage
 from ephemeral_sandboxd.runtimes.spec import SLOT_COUNT, SLOTS
 
 INTERRUPT_DELIVERY_SECONDS = 5.0
-INTERRUPT_GRACE_SECONDS = 1.0
+INTERRUPT_GRACE_SECONDS = 2.0
 """From the signal's delivery, which takes a busy host a while that is not the code's fault."""
 LARGEST_ANSWER_BYTES = 48 << 20
 """Rich outputs of one execution together; a guest that sends more is cut off."""
@@ -39,6 +41,8 @@ OnEvent = Callable[[str, Any], None]
 """Told as it happens: ``started`` (None), ``stdout`` and ``stderr`` (text), ``output`` (``mime`` and ``data``)."""
 
 INBOX_FRAMES = 1000
+UNREAD_BYTES = 64 << 20
+"""What a tunnel may leave in the pipe's buffer: a guest that does not read, and asks on, is hostile."""
 FILES_LISTED = 10_000
 LARGEST_FILE_BYTES = 256 << 20
 FILE_PIECE_BYTES = 4 << 20
@@ -160,7 +164,9 @@ class _Hearing:
 class Box:
     """A sandbox whose guest answers. One request is under way at a time; others queue in order."""
 
-    def __init__(self, name: str, directory: Path, channel: Channel, cgroup: Cgroup, size: Size, driver: Driver):
+    def __init__(self, name: str, directory: Path, channel: Channel, cgroup: Cgroup, size: Size, driver: Driver,
+                 exit_status: Callable[[], Awaitable[int | None]] | None = None):
+        """``exit_status`` is asked about a sandbox that died, where its runtime may know: as shells have it, 128 + n for signal n."""
         self.name = name
         self.directory = directory
         self.size = size
@@ -170,11 +176,14 @@ class Box:
         self._channel = channel
         self._cgroup = cgroup
         self._driver = driver
+        self._exit_status = exit_status
         self._lock = asyncio.Lock()
         self._requests = 0
         self._gone: Gone | None = None
         self._hearing: _Hearing | None = None
         """Of the execution under way."""
+        self._delivery = asyncio.Lock()
+        """Held while an interrupt is on its way: the execution after the one it is meant for waits for that."""
         self._inbox: asyncio.Queue[dict[str, Any] | Exception] | None = None
         """Where _read_on() puts frames, once a tunnel is open."""
         self._pump: asyncio.Task[None] | None = None
@@ -211,7 +220,7 @@ class Box:
         """Run ``code``. Never raises Gone: a death is part of the answer, with all that was printed before it.
 
         ``stdin`` is all that the code can read, unless it is ``interactive``: then it waits for what feed() brings. ``one_shot`` code has a
-        namespace of its own, thrown away after it.
+        namespace of its own, thrown away after it; modules it imported, files, and all else that a process has, stay.
         """
         async with self._lock:
             answer = Answer(arrived=time.perf_counter())
@@ -238,7 +247,8 @@ class Box:
                 answer.ended = time.perf_counter()
             finally:
                 self._hearing = None
-            return answer
+            async with self._delivery:
+                return answer
 
     async def interrupt(self) -> bool:
         """Have the execution under way end now. The session's variables survive, unless the code ignores it. False when none is under way."""
@@ -247,8 +257,9 @@ class Box:
             return False
         hearing.answer.interrupted = hearing.answer.interrupted or "asked"
         asyncio.get_running_loop().call_later(INTERRUPT_DELIVERY_SECONDS, self._insist, hearing)
+        async with self._delivery:
+            await self._driver.interrupt()
         hearing.stop_asking()
-        await self._driver.interrupt()
         return True
 
     def _insist(self, hearing: _Hearing) -> None:
@@ -259,7 +270,7 @@ class Box:
     def feed(self, text: str, close: bool = False) -> None:
         """More standard input for an interactive execution; ``close``: this is all. Does nothing when none is under way."""
         if self._hearing is not None and not self._gone:
-            self._channel.send({"op": "stdin", "text": text, "close": close})
+            self._channel.send({"op": "stdin", "id": self._hearing.identity, "text": text, "close": close})
 
     async def _collect(self, hearing: _Hearing) -> None:
         """Listen to the execution until it is over. Raises Gone."""
@@ -330,9 +341,13 @@ class Box:
 
     def send_network(self, frame: dict[str, Any]) -> None:
         """One frame into the tunnel. Does nothing once the sandbox is gone."""
-        if not self._gone:
-            self.thaw()
-            self._channel.send(frame)
+        if self._gone:
+            return
+        if self._channel.unsent_bytes > UNREAD_BYTES:
+            self._lost("crashed", "its guest does not read what it is sent")
+            return
+        self.thaw()
+        self._channel.send(frame)
 
     async def _read_on(self, inbox: asyncio.Queue[dict[str, Any] | Exception]) -> None:
         """What is no frame of the tunnel waits in ``inbox`` for the request that it answers."""
@@ -436,7 +451,7 @@ class Box:
             return self._lost("memory", f"the code used more than {self.size.memory_bytes >> 20} MiB of memory: use less, or ask for a larger sandbox")
         if self._cgroup.out_of_pids():
             return self._lost("killed", f"the code started more than {self.size.pids} processes and threads, so its sandbox was ended")
-        return self._lost("crashed", "the sandbox's interpreter ended: the code crashed or exited it")
+        return self._lost("crashed", _ending(await self._exit_status() if self._exit_status else None))
 
     def _nonsense(self) -> Gone:
         return self._lost("crashed", "its guest sent an answer that is none of ours")
@@ -448,7 +463,7 @@ class Box:
 
     @property
     def alive(self) -> bool:
-        return self._gone is None and not self.deleted
+        return self._gone is None and not self.deleted and not self._channel.ended
 
     # --------------------------------------------------------------------------------------------- slots
 
@@ -480,9 +495,10 @@ class Box:
         return self._cgroup.usage()
 
     def resize(self, size: Size) -> None:
-        """Raises OSError when the kernel refuses (for example below what is in use)."""
+        """Memory and processors; a tmpfs keeps its size, and so does what counts processes. Raises OSError when the kernel refuses (for example
+        below what is in use)."""
         self._cgroup.resize(size)
-        self.size = size
+        self.size = dataclasses.replace(size, pids=self.size.pids, disk_bytes=self.size.disk_bytes)
 
     def yield_cpu(self) -> None:
         """Run only when nobody else wants the processor."""
@@ -509,9 +525,19 @@ class Box:
         if self._pump:
             self._pump.cancel()
             await asyncio.wait([self._pump])
-        self._cgroup.close()
         await self._driver.delete()
+        self._cgroup.close()  # now that nobody looks there any more: an execution that was under way asked it why it ended
         clear(self.directory)
+
+
+def _ending(status: int | None) -> str:
+    """The sentence for an interpreter that is gone."""
+    if status is None:
+        return "the sandbox's interpreter ended: the code crashed or exited it"
+    if status <= 128:
+        return f"the sandbox's interpreter ended with status {status}: the code exited it (os._exit), or something it called did"
+    name = signal.Signals(status - 128).name if status - 128 in set(signal.Signals) else f"signal {status - 128}"
+    return f"the sandbox's interpreter was ended by {name}: native code that it called crashed, or the code sent the signal itself"
 
 
 async def whole(start: Coroutine[Any, Any, Box]) -> Box:

@@ -32,6 +32,7 @@ class Cgroup:
         self._remembered: dict[str, bool] = {}
         self._open: dict[Path, int] = {}
         """Files that every execution reads or writes, kept open: opening them costs ten times more than reading them."""
+        self._cpu_file = self._cpu / "cpu.stat" if self._unified else self._cpuacct / "cpuacct.usage"
         self._peak_file = self._memory / ("memory.peak" if self._unified else "memory.max_usage_in_bytes")
         self._freeze_file = self._freezer / ("cgroup.freeze" if self._unified else "freezer.state")
 
@@ -69,8 +70,8 @@ class Cgroup:
     def cpu_ms(self) -> float:
         """CPU time of all that ever ran in it. Raises OSError when the group is gone."""
         if self._unified:
-            return _field_of(self._read(self._cpu / "cpu.stat"), "usage_usec") / 1000
-        return int(self._read(self._cpuacct / "cpuacct.usage")) / 1e6
+            return _field_of(self._read(self._cpu_file), "usage_usec") / 1000
+        return int(self._read(self._cpu_file)) / 1e6
 
     def peak_bytes(self) -> int | None:
         """Most memory since reset_peak(), page cache included; None where the kernel does not say."""

@@ -2,7 +2,8 @@
 
 Slots are mounts of this host that must appear in containers which another process made: with this runtime the daemon
 stays in the host's mount namespace (no mounts.private_namespace()), and what a killed one left mounted is cleared by reap().
-Control groups are read and frozen directly, as the engine's own pause takes a hundred times longer.
+Control groups are read, frozen and resized directly, as the engine's own pause takes a hundred times longer and runsc knows no
+``update``: `docker inspect` goes on to show the size that a sandbox was started with.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ephemeral_sandboxd.runtimes.protocol import Size
 log = logging.getLogger(__name__)
 
 IMAGE = "ephemeral-rootfs"
+PATH_LABEL = "ephemeral-rootfs.path"
 GROUP_LABEL = "ephemeral.group"
 NAME_LABEL = "ephemeral.sandbox"
 ENGINE_TIMEOUT_SECONDS = 300
@@ -78,6 +80,7 @@ class DockerRuntime:
         try:
             await asyncio.to_thread(self._connect)
             image = await asyncio.to_thread(self._import_image, self._rootfs)
+            await asyncio.to_thread(self._remove_old_images)
         except TROUBLE as problem:
             raise Unavailable("no Docker engine", f"{_host()}: {problem}", "systemctl start docker, or set EPHEMERAL_RUNTIME=gvisor") from problem
         self._identity.append(image)
@@ -94,8 +97,12 @@ class DockerRuntime:
         facts = self._engine.info()
         if self._runtime not in facts["Runtimes"]:
             if not self._allow_weak_isolation:
-                raise Unavailable("no gVisor in the Docker engine", f"{_host()} knows no runtime {self._runtime} (but {', '.join(facts['Runtimes'])})",
-                                  "runsc install -- --network=none && systemctl restart docker, or set EPHEMERAL_RUNTIME=gvisor")
+                known = ", ".join(facts["Runtimes"])
+                if self._runtime == "runsc":
+                    raise Unavailable("no gVisor in the Docker engine", f"{_host()} knows no runtime runsc (but {known})",
+                                      "runsc install -- --network=none && systemctl restart docker, or set EPHEMERAL_RUNTIME=gvisor")
+                raise Unavailable("no such OCI runtime", f"{_host()} knows no runtime {self._runtime} (but {known})",
+                                  "add it to the engine's `runtimes` (/etc/docker/daemon.json), or set EPHEMERAL_OCI_RUNTIME to one that it knows")
             self._runtime = facts["DefaultRuntime"]
         if self._runtime in SHARES_KERNEL:
             if not self._allow_weak_isolation:
@@ -119,11 +126,19 @@ class DockerRuntime:
         spec.prepare_rootfs(root)
         log.info("giving the root filesystem %s to the Docker engine", image)
         with subprocess.Popen(["tar", "--create", "--numeric-owner", "--directory", str(root), "."], stdout=subprocess.PIPE) as tar:
-            self._engine.api.import_image_from_stream(tar.stdout, repository=IMAGE, tag=root.name, changes=[f"LABEL {IMAGE}={root.name}"])
+            self._engine.api.import_image_from_stream(tar.stdout, repository=IMAGE, tag=root.name, changes=[f'LABEL {IMAGE}="{root.name}" {PATH_LABEL}="{root}"'])
         if tar.returncode:
             self._engine.images.remove(image)
             raise OSError(f"tar of {root} ended with status {tar.returncode}")
         return str(self._engine.images.get(image).id)
+
+    def _remove_old_images(self) -> None:
+        """Take back from the engine what it was given of root filesystems that are gone since. Blocking."""
+        for image in self._engine.images.list(filters={"label": PATH_LABEL}):
+            if not Path(image.labels[PATH_LABEL]).exists():
+                log.info("taking the root filesystem %s back from the Docker engine", image.labels.get(IMAGE))
+                with contextlib.suppress(APIError):  # one that a container still uses stays until the next time
+                    self._engine.images.remove(str(image.id))
 
     def limit(self, memory_bytes: int, cpus: float) -> None:
         """An engine puts each container into a control group of its own choice: the pool's budget has no backstop here."""
@@ -154,7 +169,7 @@ class DockerRuntime:
             channel, attached = await open_channel(connection)
             pid, cgroup = await asyncio.to_thread(self._run_it, name)
             driver.watch(pid, cgroup)
-            box = Box(name, directory, channel, cgroup, size, driver)
+            box = Box(name, directory, channel, cgroup, size, driver, driver.exit_status)
             for slot, source in slots.items():
                 box.mount(slot, source)
             await box.hello(BOOT_TIMEOUT_SECONDS)
@@ -255,16 +270,21 @@ class _Container:
         await asyncio.to_thread(self._runtime.signal, self._name, "SIGINT")
 
     async def out_of_memory(self) -> bool:
-        return await asyncio.to_thread(self._remembered)
+        state = await asyncio.to_thread(self._last_state)
+        return bool(state and state["OOMKilled"])
 
-    def _remembered(self) -> bool:
+    async def exit_status(self) -> int | None:
+        state = await asyncio.to_thread(self._last_state)
+        return int(state["ExitCode"]) if state and not state["Running"] else None
+
+    def _last_state(self) -> dict[str, Any] | None:
         """The engine removes the control group of what has died, but keeps its verdict. The pipe closes a moment before it knows."""
         deadline = time.monotonic() + DEATH_SECONDS
         with contextlib.suppress(*TROUBLE):
-            while (state := self._runtime.facts(self._name)["State"])["Running"] and time.monotonic() < deadline:
+            while (state := dict(self._runtime.facts(self._name)["State"]))["Running"] and time.monotonic() < deadline:
                 time.sleep(0.02)
-            return bool(state["OOMKilled"])
-        return False
+            return state
+        return None
 
     async def checkpoint(self, image: Path) -> None:
         raise Unavailable("no snapshots", "the docker runtime cannot make one", "set EPHEMERAL_RUNTIME=gvisor")
@@ -276,11 +296,11 @@ class _Container:
 
 def _isolation_of(runtime: str) -> str:
     """What an OCI runtime's name says of it, and no more."""
-    if runtime.startswith("runsc"):
+    if "runsc" in runtime:  # also io.containerd.runsc.v1
         return "gVisor"
     if "kata" in runtime:
         return "microVM"
-    return "an OCI runtime of the operator's choice"
+    return f"as isolated as {runtime} is, the operator's choice"
 
 
 def _host() -> str:

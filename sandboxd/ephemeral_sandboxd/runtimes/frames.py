@@ -42,6 +42,16 @@ class Channel:
         body = json.dumps(frame).encode()
         self._writer.write(HEADER.pack(len(body)) + body)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the guest has not taken yet."""
+        return self._writer.get_write_buffer_size()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the guest has closed its pipe, and all that it said was read."""
+        return self._reader.at_eof()
+
     async def receive(self) -> dict[str, Any]:
         """The next frame. Raises EOFError when the guest is gone, BadFrame when it talks nonsense."""
         try:

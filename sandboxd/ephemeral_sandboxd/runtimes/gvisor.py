@@ -31,7 +31,7 @@ BOOT_TIMEOUT_SECONDS = 60.0
 MEMORY_BACKSTOP = 1.25
 """The kernel's limit for all sandboxes, over the pool's budget: the pool reacts within a second, and until then nothing should die."""
 SOCKET_FAILURES_ALLOWED = 3
-"""Restores by the control socket that failed where the command line then did it, before the socket is given up."""
+"""Restores by the control socket that failed, one after the other, where the command line then did it, before the socket is given up."""
 FLAGS = (
     "--network=none",
     "--platform=systrap",
@@ -128,7 +128,9 @@ class GVisor:
         """Into a blank, by the control socket; by the command line where that does not work."""
         if self._by_socket:
             try:
-                return await self._restore_by_socket(name, size, image, slots, root)
+                box = await self._restore_by_socket(name, size, image, slots, root)
+                self._socket_failures = 0
+                return box
             except Unavailable as problem:
                 refused = problem
         box = await self._restore_by_command(name, size, image, slots, root)
@@ -137,6 +139,8 @@ class GVisor:
             self._socket_failures += 1
             log.warning("restored by the command line, %d of %d tries before it is always so: %s", self._socket_failures, SOCKET_FAILURES_ALLOWED, refused)
             self._by_socket = self._socket_failures < SOCKET_FAILURES_ALLOWED
+            while self._blanks and not self._by_socket:
+                self._tasks.start(self._blanks.popleft().delete(), "delete a blank")
         return box
 
     async def _restore_by_socket(self, name: str, size: Size, image: Path, slots: dict[int, Path], root: Path) -> Box:
@@ -180,16 +184,20 @@ class GVisor:
     async def _make(self, name: str, size: Size) -> tuple[Box, _Runsc]:
         """The directory, pipes and box of a sandbox that runsc does not know yet."""
         directory = self._run / "sandboxes" / name
+        pipes: list[int] = []
         try:
             prepare_directory(directory)
+            pipes += os.pipe()
+            pipes += os.pipe()
         except OSError as problem:
+            for descriptor in pipes:
+                os.close(descriptor)
             clear(directory)
             raise Unavailable("sandbox did not start", f"{name}: {problem}", "ephemeral doctor") from problem
-        guest_in, our_out = os.pipe()
-        our_in, guest_out = os.pipe()
+        guest_in, our_out, our_in, guest_out = pipes
         channel = await Channel.open(our_in, our_out)
         driver = _Runsc(self, name, guest_in, guest_out)
-        return Box(name, directory, channel, Cgroup(f"{self._group}/{name}"), size, driver), driver
+        return Box(name, directory, channel, Cgroup(f"{self._group}/{name}"), size, driver, driver.exit_status), driver
 
     async def _runsc_of(self, box: Box, driver: _Runsc | None, root: Path, *verb: str) -> None:
         """Have runsc ``verb`` the sandbox that _make() made, with its ends of the pipes. Raises Gone, OSError."""
@@ -203,18 +211,28 @@ class GVisor:
         finally:
             os.close(stderr)
             driver.hand_over()
-        if await process.wait():
+        try:
+            async with asyncio.timeout(BOOT_TIMEOUT_SECONDS):
+                status = await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise Gone("crashed", f"runsc {verb[0]} was not through after {BOOT_TIMEOUT_SECONDS:.0f} s") from None
+        if status:
             raise Gone("crashed", f"runsc {verb[0]} failed")
 
     # ------------------------------------------------------------------------------------------------ blanks
 
     def _blank(self, size: Size, root: Path) -> Box | None:
         """A sandbox that was created beforehand, if there is one of this root filesystem and scratch size; another is made behind."""
-        if root != self._rootfs:
+        if root != self._rootfs or self._closing:
             return None
         self._tasks.start(self.fill_blanks(size), "fill blanks")
         for box in list(self._blanks):
-            if box.size.disk_bytes == size.disk_bytes and box.size.pids == size.pids:
+            if not box.alive:
+                self._blanks.remove(box)
+                self._tasks.start(box.delete(), "delete a dead blank")
+            elif box.size.disk_bytes == size.disk_bytes and box.size.pids == size.pids:
                 self._blanks.remove(box)
                 return box
         return None
@@ -251,6 +269,10 @@ class GVisor:
             log.warning("runsc delete of %s: %s", name, out[-300:])
         cgroup.remove()
 
+    def state_file(self, name: str) -> Path:
+        """Where runsc writes what it knows of a sandbox."""
+        return self._root / f"{name}_sandbox:{name}.state"
+
     def command(self, *arguments: str) -> list[str]:
         return [str(self._runsc), f"--root={self._root}", *FLAGS, *arguments]
 
@@ -285,6 +307,18 @@ class _Runsc:
 
     async def out_of_memory(self) -> bool:
         return False  # its control group outlives it: that was asked first
+
+    async def exit_status(self) -> int | None:
+        """The sentry ends with its container's status, and is our child; sweep() collects it later."""
+        deadline = time.monotonic() + 1.0
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            state = self._runtime.state_file(self._name)
+            pid = json.loads(state.read_text())["sandbox"]["pid"]
+            while time.monotonic() < deadline:
+                if found := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # noqa: ASYNC222  it does not block
+                    return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
+                await asyncio.sleep(0.005)
+        return None
 
     async def checkpoint(self, image: Path) -> None:
         # Uncompressed: 0.3 s to restore instead of 1.7.

@@ -17,7 +17,7 @@ from ephemeral_cli.progress import Reporter
 
 LAST_WORDS = 5
 MADE = ("runsc.json", "rootfs.json", "base.json")
-DECIDING = ("base", "constraints", "index_url", "find_links", "allow", "deny")
+DECIDING = ("base", "constraints", "index_url", "find_links", "allow", "deny", "private_index", "private_names", "minimum_age_days")
 """Settings that change which wheels the base environment holds."""
 
 

@@ -1,0 +1,117 @@
+"""``ephemeral bench sandbox``: sandboxd measures itself, in a process of its own; here are its progress and its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ephemeral_cli.bench import table
+from ephemeral_cli.errors import CommandError
+from ephemeral_cli.progress import Reporter, Step
+
+MODULE = "ephemeral_sandboxd.bench"
+LAST_WORDS = 5
+PLAIN_WIDTH = 120
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The command's options, as typed."""
+
+    as_json: bool
+    quick: bool
+    only: list[str]
+    no_peers: bool
+    output: Path
+
+
+def run(choices: Choices) -> None:
+    """Measure, write ``output``, print. Raises CommandError for what cannot be measured or written, and when it was interrupted."""
+    reporter = Reporter()
+    result = _measure(choices, reporter)
+    _write(choices.output, result)
+    if choices.as_json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+        return
+    console = Console()
+    console.width = console.width if console.is_terminal else PLAIN_WIDTH  # a file or a log has no width of its own
+    console.print(table.machine(result), highlight=False, markup=False, soft_wrap=True)
+    console.print(table.show(result))
+    for line in table.remarks(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(str(choices.output), highlight=False, markup=False, soft_wrap=True)
+
+
+def _measure(choices: Choices, reporter: Reporter) -> dict[str, Any]:
+    command = [sys.executable, "-m", MODULE, *(["--quick"] if choices.quick else []), *(["--no-peers"] if choices.no_peers else []),
+               *(f"--only={name}" for name in choices.only)]
+    # A session of its own: Ctrl-C reaches us alone, and we ask it to stop and wait until it has cleared up.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          start_new_session=True) as child:
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with reporter.step("measuring sandboxes") as step:
+                return _listen(child, step)
+        except KeyboardInterrupt:
+            reporter.say("stopping what runs …")
+            child.terminate()
+            for _ in child.stdout or ():
+                pass  # it must not wait for a reader
+            raise CommandError("interrupted", exit_code=INTERRUPTED) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _listen(child: subprocess.Popen[str], step: Step) -> dict[str, Any]:
+    """The result. Raises CommandError with its last words when there is none."""
+    words: list[str] = []
+    result: dict[str, Any] | None = None
+    failure: CommandError | None = None
+    for line in child.stdout or ():
+        message = _message(line)
+        if "what" in message:
+            step.update(message.get("done"), message.get("total"), str(message["what"]))
+        elif "result" in message:
+            result = message["result"]
+        elif "error" in message:
+            failure = CommandError(str(message["error"]), str(message.get("hint", "")))
+        else:
+            words = [*words, line.strip()][-LAST_WORDS:]
+    status = child.wait()
+    if failure:
+        raise failure
+    if result is None:
+        raise CommandError(f"nothing was measured ({status}): {' / '.join(word for word in words if word)[-500:]}", "ephemeral doctor")
+    return result
+
+
+def _message(line: str) -> dict[str, Any]:
+    """One line of sandboxd's; empty for what is no message, a log line for example."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _write(output: Path, result: dict[str, Any]) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        fresh = output.with_name(f".{output.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(result, indent=1) + "\n")
+        os.replace(fresh, output)
+    except OSError as problem:
+        raise CommandError(f"the figures cannot be written to {output}: {problem.strerror}", "--output names another file") from None
