@@ -8,7 +8,7 @@ SHELL = /bin/sh
 # sandboxd drives gVisor as root.
 SUDO = $$([ "$$(id -u)" = 0 ] || echo sudo -E)
 EPHEMERAL = $(SUDO) .venv/bin/ephemeral
-TEST_PACKAGES = chromium docker.io mmdebstrap skopeo umoci
+TEST_PACKAGES = chromium docker.io iproute2 mmdebstrap nftables openssl skopeo systemd umoci
 COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.13 --custom-compile-command "make lock"
 DASHBOARD = sandboxd/ephemeral_sandboxd/dashboard/index.html

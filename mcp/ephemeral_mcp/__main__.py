@@ -13,7 +13,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from ephemeral import logs, settings
 from ephemeral_mcp.door import Door
-from ephemeral_mcp.link import Link
+from ephemeral_mcp.link import Link, LinkError
 from ephemeral_mcp.server import build
 
 MAX_BODY_BYTES = 16 << 20
@@ -32,7 +32,7 @@ def main() -> None:
             uvloop.run(serve_stdio())
         else:
             uvloop.run(serve_http(settings.get("mcp_port")))
-    except settings.SettingError as problem:
+    except (settings.SettingError, LinkError) as problem:
         sys.exit(f"ephemeral_mcp: {problem}")
     except KeyboardInterrupt:
         pass

@@ -7,7 +7,8 @@ from types import TracebackType
 import aiohttp
 from pydantic import ValidationError
 
-from ephemeral import settings, wire
+from ephemeral import remote, settings, wire
+from ephemeral.errors import EphemeralError
 
 
 class LinkError(Exception):
@@ -24,13 +25,18 @@ class Link:
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Link:
+        """Raises LinkError when sandboxd is on another machine and this one has no certificate for it."""
         connector: aiohttp.BaseConnector
         if self._address.startswith("unix:"):
             base, headers = "http://sandboxd", {}
             connector = aiohttp.UnixConnector(self._address.removeprefix("unix:"), limit=0, keepalive_timeout=600)
         else:
             base, headers = self._address, {"Authorization": f"Bearer {self._token}"}
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=600)
+            try:
+                tls = remote.context(self._address) if remote.is_remote(self._address) else True
+            except EphemeralError as problem:
+                raise LinkError(f"{problem} {problem.hint}") from None
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=600, ssl=tls)
         self._http = aiohttp.ClientSession(
             base,
             connector=connector,
@@ -55,7 +61,9 @@ class Link:
         try:
             async with self._http.post("/v1/executions", data=body) as response:
                 status, answer = response.status, await response.read()
-        except (aiohttp.ClientConnectorError, ConnectionRefusedError, FileNotFoundError):
+        except (aiohttp.ClientConnectorError, ConnectionRefusedError, FileNotFoundError) as problem:
+            if explained := remote.explain(self._address, problem) if remote.is_remote(self._address) else None:
+                raise LinkError(f"{explained} {explained.hint}") from None
             raise LinkError(
                 "The sandbox service (sandboxd) is not running, so the code was not run. Tell the user to start it by typing: "
                 "ephemeral up. Then call this tool again."

@@ -7,6 +7,7 @@ import sys
 import uvloop
 
 from ephemeral import logs, names, settings
+from ephemeral.errors import EphemeralError
 from ephemeral_predictor import app, evaluate
 
 
@@ -19,7 +20,7 @@ def main() -> int:
         names.package_for("numpy")
         evaluate.predict([{"role": "user", "content": "plot numbers.csv"}])
         uvloop.run(app.serve(configuration, socket))
-    except (settings.SettingError, OSError) as error:
+    except (settings.SettingError, EphemeralError, OSError) as error:
         sys.stderr.write(f"predictor: {error}\n")
         return 1
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import ValidationError
 
-from ephemeral import settings
+from ephemeral import remote, settings
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Problem
 from ephemeral_predictor.listener import Listener
@@ -55,7 +55,8 @@ class Configuration:
             sandboxd=settings.sandboxd_address(),
             token=settings.token(),
             planning=predictor == "ours",
-            capture=settings.get("capture"),
+            # Text stays on this machine unless it was said in so many words that it may go to another.
+            capture=settings.get("capture_remote" if remote.is_remote(settings.sandboxd_address()) else "capture"),
             idle_seconds=settings.get("idle_seconds"),
             k2=k2 if key else None,
         )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from ephemeral import remote
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Moment, Plan
 
@@ -37,11 +38,12 @@ class Sandboxd:
         self._down_until = 0.0
 
     async def open(self) -> None:
-        """Get ready to send; connects to nothing yet."""
+        """Get ready to send; connects to nothing yet. Raises ephemeral.errors.Unauthorized when this machine has no certificate for a remote host."""
         unix = self._address.startswith("unix:")
         self._session = aiohttp.ClientSession(
             base_url="http://localhost" if unix else self._address,
-            connector=aiohttp.UnixConnector(self._address.removeprefix("unix:")) if unix else aiohttp.TCPConnector(),
+            connector=aiohttp.UnixConnector(self._address.removeprefix("unix:")) if unix else aiohttp.TCPConnector(
+                ssl=remote.context(self._address) if remote.is_remote(self._address) else True),
             headers={"Authorization": f"Bearer {self._token}"} if self._token else None,
             timeout=aiohttp.ClientTimeout(total=_SECONDS),
         )

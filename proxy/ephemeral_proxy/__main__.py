@@ -12,6 +12,7 @@ from ephemeral.events import EventSink
 from ephemeral_proxy.loop import Loop
 from ephemeral_proxy.upstream import Upstream, UpstreamError
 
+
 def main() -> int:
     """Exit code 0 after a stop, 2 when the settings or the port do not allow a start."""
     try:

@@ -36,6 +36,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("listen", str, "", "Address and port at which sandboxd answers other machines too, over TLS and with client certificates only, for example [::]:8790. Default: none."),
     Setting("upstream", str, "https://api.openai.com", "Provider that the proxy forwards /v1 to (scheme, host, maybe a base path)."),
     Setting("capture", bool, "0", "Keep conversation text and code in the database and show them on the dashboard."),
+    Setting("capture_remote", bool, "0", "Send conversation text to a sandboxd on another machine, which keeps it if it captures."),
     Setting("runtime", str, "auto", "gvisor (runsc directly), docker (engine with the runsc runtime) or auto."),
     Setting("allow_weak_isolation", bool, "0", "Let `docker` run without gVisor. Anything the model writes then shares your kernel."),
     Setting("runsc", Path, "", "The runsc to use. Default: the one `ephemeral setup` chose."),

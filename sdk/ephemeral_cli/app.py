@@ -9,6 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ephemeral_cli.host.commands import app as host
+from ephemeral_cli.rootfs.commands import app as rootfs
+from ephemeral_cli.tokens import app as token
+
 app = typer.Typer(
     name="ephemeral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
     help="""Reads the conversation with a language model as it streams, and has a gVisor sandbox ready, packages imported,
@@ -19,6 +23,11 @@ Begin with [bold]ephemeral setup[/] (once), then [bold]ephemeral up[/], and in y
 
 Every setting is a variable EPHEMERAL_…; [bold]ephemeral settings[/] lists them.""",
 )
+app.add_typer(rootfs, name="rootfs")
+app.add_typer(host, name="host")
+app.add_typer(token, name="token")
+bench = typer.Typer(no_args_is_help=True, help="Measure this machine.")
+app.add_typer(bench, name="bench")
 
 
 class PolicyName(StrEnum):
@@ -50,6 +59,14 @@ def setup(
         typer.echo("runsc and the root filesystem are set up")
         return
     command.run(Reporter(), with_base=not no_base)
+
+
+@app.command()
+def delegate(user: Annotated[str, typer.Argument(help="Name or number of the user who will run sandboxd.")]) -> None:
+    """As root, once after each boot: let a user run sandboxd without being root."""
+    from ephemeral_cli import delegate as room
+
+    typer.echo(f"{user} may now run sandboxes in the control group {room.run(user)}")
 
 
 @app.command()
@@ -121,6 +138,32 @@ def replay(
         file=file, tokens_per_second=tokens_per_second, ttft=ttft, limit=limit, seed=seed, policy=policy.value, warm=warm,
         as_json=as_json, parallel=parallel,
     ))
+
+
+@app.command()
+def prune(
+    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Forget what ended longer ago: 7d, 12h, 2w. Default: EPHEMERAL_RETENTION_DAYS.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be forgotten.")] = False,
+    vacuum: Annotated[bool, typer.Option("--vacuum", help="Rewrite the whole database afterwards, as small as it gets.")] = False,
+) -> None:
+    """Forget sessions that ended long ago. sandboxd does the same once an hour; sessions that are active stay."""
+    from ephemeral_cli import prune as room
+
+    room.run(room.Choices(room.days(older_than) if older_than is not None else None, dry_run, vacuum), typer.echo)
+
+
+@bench.command("sandbox")
+def bench_sandbox(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Few samples of everything.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this figure (or all that begin so, as restore_ms); may be repeated.")] = None,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Not the same work by Docker, pip, uv and llm-sandbox.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/bench-sandbox.json"),
+) -> None:
+    """Measure sandboxes: executions, restores, boots, memory, bursts; and the same work by what people use today."""
+    from ephemeral_cli.bench import command as room
+
+    room.run(room.Choices(as_json=as_json, quick=quick, only=only or [], no_peers=no_peers, output=output))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from ephemeral_cli.supervise import Supervisor
 def run(without: Sequence[str], console: Console, errors: Console) -> None:
     """Serve until SIGINT or SIGTERM. Raises CommandError when a room cannot start."""
     left = setup_command.check(settings.get("store"))
-    if left and settings.get("runtime") != "docker":
+    if left and settings.get("runtime") != "docker" and not settings.get("host"):
         raise CommandError("; ".join(left), "ephemeral setup")
     asyncio.run(_serve(without, console, errors))
 

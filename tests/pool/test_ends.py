@@ -141,3 +141,16 @@ async def test_memory_is_read_again_after_a_run_that_no_look_fell_into(house):
     await house.run("kept = bytearray(b'x' * (64 << 20))", session="measured-1")
     await house.until(lambda: sandbox.box.frozen and sandbox.measured_frozen)
     assert sandbox.memory_bytes > before + (50 << 20)
+
+
+async def test_what_was_restored_can_be_interrupted_and_has_a_loopback_interface(house):
+    stock = house.daemon._stocks.default
+    snapshot = await house.daemon._photographer.take(stock, ["json"], stock.base, [False] * len(stock.base))
+    sandbox = await house.daemon._fleet.restore(stock, snapshot)
+    house.daemon.open_session(wire.SessionRequest(id="restored-1"))
+    sandbox.become("preparing")
+    house.daemon._sessions.get("restored-1").sandbox = sandbox
+    late = await house.run("import time\nkept = 1\ntime.sleep(60)", session="restored-1", timeout_seconds=1)
+    assert (late.verdict, "was interrupted" in late.error) == ("timeout", True)
+    own = "import socket\nhere = socket.create_server(('127.0.0.1', 0))\nsocket.create_connection(here.getsockname(), 5).close()\nkept"
+    assert (await house.run(own, session="restored-1")).result == "1"

@@ -10,8 +10,12 @@ from ephemeral import wire
 from ephemeral_sandboxd.api.keys import ARRIVED, DAEMON, RECORDER
 from ephemeral_sandboxd.errors import SandboxdError
 
+HEARTBEAT_SECONDS = 5.0
+"""After this long without a piece a comment is sent, which finds out whether the reader is still there."""
 WAITING_PIECES = 10_000
 """Pieces that a slow reader may be behind; what is beyond is left out of the stream, and complete in the record at its end."""
+
+_SILENCE = wire.Piece(kind="preparing")
 
 
 async def streamed_execution(request: web.Request, asked: wire.ExecutionRequest) -> web.StreamResponse:
@@ -37,7 +41,8 @@ async def streamed_execution(request: web.Request, asked: wire.ExecutionRequest)
         piece = first
         while piece is not None:
             await response.write(_event(piece))
-            piece = await _next(pieces, execution)
+            while (piece := await _next(pieces, execution, HEARTBEAT_SECONDS)) is _SILENCE:
+                await response.write(b":\n\n")
         done = await execution
         await request.app[RECORDER].flush()
         await response.write(_event(wire.Piece(kind="done", execution=done)))
@@ -50,11 +55,15 @@ async def streamed_execution(request: web.Request, asked: wire.ExecutionRequest)
     return response
 
 
-async def _next(pieces: asyncio.Queue[wire.Piece | None], execution: asyncio.Task[wire.Execution]) -> wire.Piece | None:
-    """The next piece; None when the execution is over and all was taken."""
+async def _next(pieces: asyncio.Queue[wire.Piece | None], execution: asyncio.Task[wire.Execution], patience: float | None = None) -> wire.Piece | None:
+    """The next piece; None when the execution is over and all was taken; _SILENCE after ``patience`` seconds without any."""
     if execution.done() and pieces.empty():
         return None
-    return await pieces.get()
+    try:
+        async with asyncio.timeout(patience):
+            return await pieces.get()
+    except TimeoutError:
+        return _SILENCE
 
 
 async def _give_up(request: web.Request, identity: str, execution: asyncio.Task[wire.Execution]) -> None:

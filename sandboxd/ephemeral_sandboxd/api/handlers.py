@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -123,12 +124,13 @@ async def get_files(request: web.Request) -> web.Response:
 async def get_file(request: web.Request) -> web.StreamResponse:
     """The bytes, as an attachment: what a sandbox holds is never shown as a page of ours."""
     pieces = request.app[DAEMON].files.read(_session(request), _path(request))
-    first = await anext(pieces, b"")  # what is wrong with the path is said before the answer begins
-    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"})
-    await response.prepare(request)
-    await response.write(first)
-    async for piece in pieces:
-        await response.write(piece)
+    async with aclosing(pieces):  # a reader who goes leaves the sandbox to others at once
+        first = await anext(pieces, b"")  # what is wrong with the path is said before the answer begins
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Content-Disposition": "attachment"})
+        await response.prepare(request)
+        await response.write(first)
+        async for piece in pieces:
+            await response.write(piece)
     return response
 
 

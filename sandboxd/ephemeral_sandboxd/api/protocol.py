@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 from ephemeral import wire
@@ -89,7 +89,7 @@ class Files(Protocol):
 
     async def list(self, session_id: str, path: str) -> list[wire.File]: ...
 
-    def read(self, session_id: str, path: str) -> AsyncIterator[bytes]: ...
+    def read(self, session_id: str, path: str) -> AsyncGenerator[bytes, None]: ...
 
     async def write(self, session_id: str, path: str, pieces: AsyncIterator[bytes]) -> wire.File: ...
 

@@ -3,6 +3,9 @@
 Unix socket: whoever can open it (mode 0600), without further questions. TCP: the Host must be one of ours (else 421: a
 page that rebinds its DNS name to 127.0.0.1), the Origin, if there is one, must be ours (else 403: another page in the
 user's browser), and everything under `/v1` wants the bearer token or the dashboard's cookie (else 401).
+
+TLS, from other machines: the same, with other answers. A client certificate brought the request here; it must still be valid (else 403).
+The Host must be a name in our certificate, and the token one of those that were handed out for it (api/remote.py): the local token is not.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ephemeral_sandboxd.api import static
+from ephemeral_sandboxd.api.remote import GATE, Gate, is_tls
 from ephemeral_sandboxd.errors import Refused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -49,6 +53,8 @@ class Security:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_local_socket(request):
             return await handler(request)
+        if is_tls(request.transport):
+            return await self._remote(request, handler)
         host = request.headers.get("Host", "")
         if host_name(host) not in self._hosts:
             raise Refused(
@@ -66,19 +72,43 @@ class Security:
                 "No valid token", "This needs the bearer token (Authorization: Bearer …) or the dashboard's cookie.",
                 "The token is in the file `token` of the state directory; the dashboard opens with /?token=TOKEN.", status=401,
             )  # fmt: skip
-        response = await handler(request)
-        if not response.prepared:
-            response.headers.update(HEADERS)
-        return response
+        return await _handled(request, handler)
+
+    async def _remote(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        gate = request.app.get(GATE)
+        if gate is None or request.transport is None:
+            raise Refused("Not open to other machines", "sandboxd serves none over TLS.", "Set EPHEMERAL_LISTEN on the host.")
+        if why := gate.refusal(request.transport):
+            raise Refused("Not let in", f"The client: {why}.", "On the host, type: ephemeral host invite NAME", status=403)
+        host = request.headers.get("Host", "").lower()
+        if host_name(host) not in gate.names:
+            raise Refused(
+                "Wrong host", "The Host header names no host of sandboxd's certificate.",
+                "Use a name of the certificate in EPHEMERAL_HOST; on the host, ephemeral host status lists them.", status=421,
+            )  # fmt: skip
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.lower() != f"https://{host}":
+            raise Refused("Wrong origin", "The request comes from a page that is not sandboxd's.", "Open the dashboard at sandboxd's own address.")
+        if not _wants_token(request):
+            return await _handled(request, handler)
+        with gate.holding(request.transport, _remote_token(request, gate)):
+            return await _handled(request, handler)
 
     async def front_door(self, request: web.Request) -> web.StreamResponse:
         """`/`: the dashboard; with `?token=` first its cookie, then the same address without the token in it."""
         given = request.query.get("token")
         if given is None:
             return await static.serve_index(request)
+        response = web.Response(status=303, headers={"Location": "/", "Cache-Control": "no-store"})
+        if is_tls(request.transport):
+            gate = request.app[GATE]
+            found, why = gate.token(given)
+            if found is None:
+                raise Refused("Wrong token", f"The token in the address {why}.", "On the host, type: ephemeral token create NAME")
+            response.set_cookie(COOKIE, gate.cookie(found), httponly=True, samesite="Strict", path="/", secure=True)
+            return response
         if not hmac.compare_digest(given.encode(errors="replace"), self._token):
             raise Refused("Wrong token", "The token in the address is not sandboxd's.", "Take the address `ephemeral up` prints.")
-        response = web.Response(status=303, headers={"Location": "/", "Cache-Control": "no-store"})
         response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path="/")
         return response
 
@@ -87,11 +117,38 @@ class Security:
         return origin in (f"http://{host}", f"https://{host}") or origin in self._origins
 
     def _knows(self, request: web.Request) -> bool:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), self._token):
+        if hmac.compare_digest(_bearer(request).encode(errors="replace"), self._token):
             return True
         cookie = request.cookies.get(COOKIE, "")
         return hmac.compare_digest(cookie.encode(errors="replace"), self._cookie.encode())
+
+
+async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    if not response.prepared:
+        response.headers.update(HEADERS)
+    return response
+
+
+def _remote_token(request: web.Request, gate: Gate) -> str:
+    """The id of the token that the request came with. Raises Refused."""
+    why = "is missing"
+    if given := _bearer(request):
+        found, why = gate.token(given)
+        if found is not None:
+            return found.id
+    elif token_id := gate.by_cookie(request.cookies.get(COOKIE, "")):
+        return token_id
+    raise Refused(
+        "No valid token", f"The bearer token {why}.",
+        "On the host, type: ephemeral token list; then ephemeral host invite NAME, or ephemeral token rotate NAME.", status=401,
+    )  # fmt: skip
+
+
+def _bearer(request: web.Request) -> str:
+    """The token of the Authorization header; empty when there is none."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def _wants_token(request: web.Request) -> bool:

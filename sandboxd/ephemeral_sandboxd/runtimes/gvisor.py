@@ -20,7 +20,7 @@ from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.commands import run
 from ephemeral_sandboxd.errors import Unavailable
 from ephemeral_sandboxd.runtimes import cgroups, control, spec
-from ephemeral_sandboxd.runtimes.box import Box, Gone, clear, prepare_directory, whole
+from ephemeral_sandboxd.runtimes.box import INTERRUPT_DELIVERY_SECONDS, Box, Gone, clear, prepare_directory, whole
 from ephemeral_sandboxd.runtimes.cgroups import Cgroup
 from ephemeral_sandboxd.runtimes.frames import Channel
 from ephemeral_sandboxd.runtimes.protocol import Size
@@ -153,7 +153,7 @@ class GVisor:
                     box.resize(size)
             for slot, source in slots.items():
                 box.mount(slot, source)
-            await asyncio.to_thread(control.restore, self._root / f"runsc-{box.name}.sock", image, BOOT_TIMEOUT_SECONDS)
+            await asyncio.to_thread(control.restore, self.control(box.name), image, BOOT_TIMEOUT_SECONDS)
             await box.renew()
 
         return await self._begin(name, size, {}, answer, self._blank(size, root))
@@ -273,6 +273,10 @@ class GVisor:
         """Where runsc writes what it knows of a sandbox."""
         return self._root / f"{name}_sandbox:{name}.state"
 
+    def control(self, name: str) -> Path:
+        """The control socket of sandbox ``name``."""
+        return self._root / f"runsc-{name}.sock"
+
     def command(self, *arguments: str) -> list[str]:
         return [str(self._runsc), f"--root={self._root}", *FLAGS, *arguments]
 
@@ -303,7 +307,12 @@ class _Runsc:
         self.guest_in = self.guest_out = -1
 
     async def interrupt(self) -> None:
-        await run(*self._runtime.command("kill", self._name, str(int(signal.SIGINT))))
+        try:
+            await asyncio.to_thread(control.signal, self._runtime.control(self._name), self._name, signal.SIGINT, INTERRUPT_DELIVERY_SECONDS)
+        except (control.ControlError, OSError) as problem:
+            status, out = await run(*self._runtime.command("kill", self._name, str(int(signal.SIGINT))))
+            if status:
+                log.warning("%s was not interrupted: %s; by the command line: %s", self._name, problem, out[-300:].strip())
 
     async def out_of_memory(self) -> bool:
         return False  # its control group outlives it: that was asked first

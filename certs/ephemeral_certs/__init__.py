@@ -1,0 +1,11 @@
+"""Who may come in from another machine: a private certificate authority, hashed tokens, invitations.
+
+| module | what it is |
+|---|---|
+| ``files`` | how all of it lies on disk: 0600 in 0700, written whole or not at all |
+| ``authority`` | an authority in a directory: issues server and client certificates, revokes them, says what it issued |
+| ``tokens`` | the bearer tokens, hashed: create, rotate, revoke, and the check that a server makes |
+| ``invitation`` | all that another machine needs, in one file that a one-time code opens |
+
+A library without a process of its own: sandboxd checks with it, the command line writes with it.
+"""
