@@ -14,7 +14,7 @@ from ephemeral import settings, wire
 from ephemeral.tasks import Tasks
 from ephemeral_sandboxd import host, version
 from ephemeral_sandboxd.egress import parse_domains
-from ephemeral_sandboxd.errors import NotFound, SandboxdError
+from ephemeral_sandboxd.errors import BadRequest, NotFound, SandboxdError
 from ephemeral_sandboxd.pool import needs
 from ephemeral_sandboxd.pool.executing import Executor, Tell
 from ephemeral_sandboxd.pool.files import Files
@@ -96,6 +96,8 @@ class Daemon:
 
     def open_session(self, request: wire.SessionRequest) -> wire.Session:
         """Idempotent for a given id. Policies ``base`` and ``fat-snapshot`` stand a sandbox up at once, in the background."""
+        if request.policy in ("none", "cached", "fat-snapshot") and request.root != self._stocks.default.name:
+            raise BadRequest("not with this root filesystem", f"the policy {request.policy} is for the default one, to compare with", "leave root out, or the policy")
         known = request.id is not None and self._sessions.get(request.id) is not None
         network = tuple(parse_domains(request.network))
         session = self._sessions.open(request.id, request.app, request.policy, request.root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shutil
 from typing import Literal
 
@@ -16,12 +17,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def begin() -> Literal["gvisor", "docker"]:
-    """Log plainly, adopt orphans, and, for the gvisor runtime, move into a mount namespace of our own: its mounts are gone with us,
+    """Log plainly, adopt orphans, allow as many descriptors as may be, and, for the gvisor runtime, move into a mount namespace of our own: its mounts are gone with us,
     even after SIGKILL. (The engine of the docker runtime has to see our mounts.) Returns the runtime to use.
 
     Raises errors.Unavailable for a runtime that is none, settings.SettingError.
     """
     quiet()
+    # A sandbox takes seven descriptors: the customary 1024 would be the end of 140 of them.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     kind = runtime_kind()
     if os.geteuid():
         _without_root(kind)

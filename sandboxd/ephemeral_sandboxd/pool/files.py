@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from ephemeral import wire
-from ephemeral_sandboxd.errors import BadRequest, NotFound, Refused, SandboxdError
+from ephemeral_sandboxd.errors import BadRequest, NotFound, Refused, SandboxdError, Unavailable
 from ephemeral_sandboxd.pool.executing import Executor
 from ephemeral_sandboxd.runtimes import FileProblem
 
@@ -23,7 +25,7 @@ class Files:
         """What the directory ``path`` holds; relative paths are below /scratch."""
         async with self._executor.sandbox_of(session_id) as sandbox:
             try:
-                return [wire.File.model_validate(entry) for entry in await sandbox.box.list_files(path)]
+                return [_described(entry) for entry in await sandbox.box.list_files(path)]
             except FileProblem as problem:
                 raise _error(path, problem) from None
 
@@ -53,7 +55,10 @@ class Files:
                     begun = True
                 if not begun:
                     await sandbox.box.write_file(path, b"")
-                return wire.File.model_validate((await sandbox.box.list_files(path))[0])
+                written = await sandbox.box.list_files(path)
+                if not written:
+                    raise NotFound("no such file", f"{path}: it was gone as soon as it was written", "see what runs in the session")
+                return _described(written[0])
             except FileProblem as problem:
                 raise _error(path, problem) from None
 
@@ -63,6 +68,14 @@ class Files:
                 await sandbox.box.delete_file(path)
             except FileProblem as problem:
                 raise _error(path, problem) from None
+
+
+def _described(entry: dict[str, Any]) -> wire.File:
+    """What the guest says of a file. It is nobody's word that has to be believed: what cannot be is no request's fault."""
+    try:
+        return wire.File.model_validate(entry)
+    except ValidationError:
+        raise Unavailable("sandbox lost", "its guest describes a file that cannot be", "end the session and start a new one") from None
 
 
 def _error(path: str, problem: FileProblem) -> SandboxdError:

@@ -230,8 +230,9 @@ class Fleet:
             for sandbox in self.all():
                 self.give_back(sandbox)
             await self._tasks.settle()
-            if not self._all:  # a spare that was starting meanwhile is here only now
+            if not self._all and not self.admission.starting_bytes:  # one that was starting meanwhile is here only now
                 return
+            await asyncio.sleep(0.02)
 
 
 def expected_bytes(snapshot: wire.Snapshot | None) -> int:
