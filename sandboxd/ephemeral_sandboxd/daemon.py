@@ -16,12 +16,12 @@ from ephemeral_sandboxd import host, version
 from ephemeral_sandboxd.egress import parse_domains
 from ephemeral_sandboxd.errors import BadRequest, NotFound, SandboxdError
 from ephemeral_sandboxd.pool import needs
+from ephemeral_sandboxd.pool.connecting import connect
 from ephemeral_sandboxd.pool.executing import Executor, Tell
 from ephemeral_sandboxd.pool.files import Files
 from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest
 from ephemeral_sandboxd.pool.idle import IdleWork
 from ephemeral_sandboxd.pool.late import LateImports
-from ephemeral_sandboxd.pool.network import connect
 from ephemeral_sandboxd.pool.notes import Notes, note
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.preparing import Preparer

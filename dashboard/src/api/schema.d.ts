@@ -27,6 +27,11 @@ export interface components {
              */
             source: string;
             /**
+             * Language
+             * @default python
+             */
+            language: string;
+            /**
              * State
              * @default preparing
              * @enum {string}
@@ -36,7 +41,7 @@ export interface components {
              * Verdict
              * @default null
              */
-            verdict: ("ok" | "error" | "timeout" | "memory" | "output" | "killed" | "crashed" | "refused") | null;
+            verdict: ("ok" | "error" | "timeout" | "interrupted" | "memory" | "output" | "killed" | "crashed" | "refused") | null;
             /**
              * Tier
              * @default null
@@ -148,6 +153,11 @@ export interface components {
              */
             error: string | null;
             /**
+             * Notice
+             * @default null
+             */
+            notice: string | null;
+            /**
              * Peak Memory Bytes
              * @default null
              */
@@ -220,6 +230,36 @@ export interface components {
              * @default 0
              */
             snapshots: number;
+            /**
+             * Cpu Budget
+             * @default 0
+             */
+            cpu_budget: number;
+            /**
+             * Disk Bytes
+             * @default 0
+             */
+            disk_bytes: number;
+            /**
+             * Disk Budget Bytes
+             * @default 0
+             */
+            disk_budget_bytes: number;
+            /**
+             * Frozen
+             * @default 0
+             */
+            frozen: number;
+            /**
+             * Waiting
+             * @default 0
+             */
+            waiting: number;
+            /**
+             * Refused
+             * @default 0
+             */
+            refused: number;
             /**
              * Facts
              * @default {}
@@ -379,6 +419,21 @@ export interface components {
              */
             cpus: number | null;
             /**
+             * Disk Bytes
+             * @default null
+             */
+            disk_bytes: number | null;
+            /**
+             * Timeout Seconds
+             * @default null
+             */
+            timeout_seconds: number | null;
+            /**
+             * Root
+             * @default null
+             */
+            root: string | null;
+            /**
              * Needs Code
              * @default 1
              */
@@ -421,7 +476,7 @@ export interface components {
              * @default building
              * @enum {string}
              */
-            outcome: "building" | "ready" | "unchanged" | "superseded" | "failed" | "released" | "nothing";
+            outcome: "building" | "ready" | "unchanged" | "superseded" | "failed" | "declined" | "released" | "nothing";
             /**
              * Ready At
              * @default null
@@ -494,6 +549,11 @@ export interface components {
              */
             frozen: boolean;
             /**
+             * Root
+             * @default default
+             */
+            root: string;
+            /**
              * Started From
              * @default boot
              */
@@ -523,6 +583,11 @@ export interface components {
              * @default 1
              */
             cpus: number;
+            /**
+             * Disk Bytes
+             * @default 0
+             */
+            disk_bytes: number;
             /**
              * Executions
              * @default 0
@@ -555,6 +620,16 @@ export interface components {
              * @enum {string}
              */
             state: "active" | "ended";
+            /**
+             * Root
+             * @default default
+             */
+            root: string;
+            /**
+             * Network
+             * @default []
+             */
+            network: string[];
             /** Started At */
             started_at: number;
             /** Last At */

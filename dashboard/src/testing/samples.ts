@@ -5,7 +5,7 @@ export const START = 1_700_000_000;
 
 export function session(some: Partial<Session> = {}): Session {
   return {
-    id: 'one', app: '', policy: 'ours', state: 'active', started_at: START, last_at: START, ended_at: null,
+    id: 'one', app: '', policy: 'ours', state: 'active', root: 'default', network: [], started_at: START, last_at: START, ended_at: null,
     sandbox: null, executions: 0, builds: 0, wasted: 0, memory_seconds: 0, ...some,
   };
 }
@@ -25,7 +25,7 @@ export function plan(
     id, session: 'one', accepted: [], refused: {}, outcome: 'ready', ready_at: null, error: '',
     plan: {
       session: 'one', proposer: 'seen', action: 'provision', wants, modules: [], memory_bytes: null, cpus: null,
-      needs_code: 1, app: '', at: START + seconds,
+      disk_bytes: null, timeout_seconds: null, root: null, needs_code: 1, app: '', at: START + seconds,
     },
     ...some,
   };
@@ -42,10 +42,10 @@ export const NO_STAGES: Stages = {
 
 export function execution(some: Partial<Execution> = {}): Execution {
   return {
-    id: 'ex', session: 'one', sandbox: null, source: 'api', state: 'done', verdict: 'ok', tier: 'live', found_by: 'session',
+    id: 'ex', session: 'one', sandbox: null, source: 'api', language: 'python', state: 'done', verdict: 'ok', tier: 'live', found_by: 'session',
     created_at: START + 5, started_at: START + 5, ended_at: START + 6, wait_ms: 2, run_ms: 998, lead_ms: 4_000,
     stages: NO_STAGES, predicted: [], needed: [], missing: [], late_imports: [], stdout: '', stderr: '', result: null,
-    traceback: null, outputs: [], truncated_bytes: 0, error: null, peak_memory_bytes: null, cpu_ms: null,
+    traceback: null, outputs: [], truncated_bytes: 0, error: null, notice: null, peak_memory_bytes: null, cpu_ms: null,
     code_sha256: '', code: null, ...some,
   };
 }

@@ -71,7 +71,7 @@ async def _give_up(request: web.Request, identity: str, execution: asyncio.Task[
         try:
             await request.app[DAEMON].interrupt(identity)
         except SandboxdError:
-            pass  # it has not begun: it runs to its end, within its time limit, and is recorded
+            execution.cancel()  # it has not begun, and need not
     await asyncio.shield(asyncio.wait([execution]))
 
 

@@ -14,12 +14,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ephemeral import names, settings, wire
-from ephemeral_sandboxd.errors import BadRequest, NotFound, Refused, SandboxdError, Unavailable
+from ephemeral_sandboxd.errors import BadRequest, Busy, NotFound, Refused, SandboxdError, Unavailable
 from ephemeral_sandboxd.pool import needs
+from ephemeral_sandboxd.pool.connecting import connect
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.late import LateImports
 from ephemeral_sandboxd.pool.needs import Needs
-from ephemeral_sandboxd.pool.network import connect
 from ephemeral_sandboxd.pool.notes import Notes, Stopwatch, note
 from ephemeral_sandboxd.pool.preparing import Preparer
 from ephemeral_sandboxd.pool.rivals import Rivals
@@ -144,13 +144,15 @@ class Executor:
             raise NotFound("not running", f"execution {execution_id} has not begun, or is over", "GET /v1/executions/{id} says which")
 
     def feed(self, execution_id: str, feed: wire.Feed) -> None:
-        """More standard input for an interactive execution. Raises errors.NotFound, BadRequest for one that is not interactive."""
+        """More standard input for an interactive execution. Raises errors.NotFound, BadRequest for one that is not interactive, Busy when it
+        does not read."""
         account = self._under_way(execution_id)
         if not account.request.interactive:
             raise BadRequest("not interactive", f"execution {execution_id} was not asked to read from here", "set interactive: true when you start it")
         if not account.sandbox or not account.sent:
             raise NotFound("not running", f"execution {execution_id} has not begun", "feed it after its `started`")
-        account.sandbox.box.feed(feed.text, feed.close)
+        if not account.sandbox.box.feed(feed.text, feed.close):
+            raise Busy("not read yet", f"execution {execution_id} has not taken its input", "feed it when it has read what it was given")
 
     def _under_way(self, execution_id: str) -> _Account:
         if execution_id not in self._running:
@@ -191,7 +193,9 @@ class Executor:
         if sandbox and sandbox.alive and sandbox.state == "ready" and not session.lock.locked():
             with contextlib.suppress(Gone):  # who comes to use it notices
                 await sandbox.box.request("wake")
-            asyncio.get_running_loop().call_later(EXPECTED_WITHIN_SECONDS, self._rest, sandbox)
+            loop = asyncio.get_running_loop()
+            sandbox.awake_until = loop.time() + EXPECTED_WITHIN_SECONDS
+            loop.call_at(sandbox.awake_until, self._rest, sandbox)
 
     async def _find(self, account: _Account) -> Session:
         began = time.perf_counter()
@@ -418,7 +422,7 @@ class Executor:
         return execution
 
     def _rest(self, sandbox: PooledSandbox) -> None:
-        if sandbox.state != "ready":
+        if sandbox.state != "ready" or asyncio.get_running_loop().time() < sandbox.awake_until:
             return
         if sandbox.network and sandbox.network.busy:
             asyncio.get_running_loop().call_later(FREEZE_AFTER_SECONDS, self._rest, sandbox)

@@ -92,7 +92,7 @@ class Fleet:
         if size and size.disk_bytes != self.default_size.disk_bytes:
             return await self.boot(stock, size=size, worth=worth), "boot"  # the scratch of a snapshot has the size it was made with
         snapshot = stock.snapshots.nearest(modules, environments)
-        if snapshot and snapshot.modules:
+        if snapshot and snapshot.modules and expected_bytes(snapshot) <= self.admission.budget_bytes:
             try:
                 return await self.restore(stock, snapshot, size=size, worth=worth), "restore"
             except Unavailable as problem:

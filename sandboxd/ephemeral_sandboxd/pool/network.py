@@ -5,15 +5,9 @@ The sandbox itself has none. A listener inside hands connections over as frames;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ephemeral_sandboxd.egress import Egress, EgressRecord
 from ephemeral_sandboxd.pool.notes import Notes, note
 from ephemeral_sandboxd.runtimes import Box
-
-if TYPE_CHECKING:
-    from ephemeral_sandboxd.pool.sandbox import PooledSandbox
-    from ephemeral_sandboxd.pool.sessions import Session
 
 
 class Network:
@@ -38,21 +32,3 @@ class Network:
         note(self._notes, self._session_id, "egress", f"{record.verdict} {record.host}:{record.port} {record.reason}".strip(), record.duration_ms,
              {"host": record.host, "port": record.port, "scheme": record.scheme, "verdict": record.verdict,
               "bytes_up": record.bytes_up, "bytes_down": record.bytes_down})
-
-
-async def connect(session: Session, sandbox: PooledSandbox, notes: Notes) -> None:
-    """Make the sandbox's network what its session was granted: opened at its first use, after any restore; replaced when the grant changed.
-
-    Raises runtimes.Gone.
-    """
-    if sandbox.network and sandbox.network.allow == session.network:
-        return
-    if sandbox.network is None and not session.network:
-        return
-    network = Network(sandbox.box, session.id, session.network, notes)
-    if sandbox.network is None:
-        await sandbox.box.open_network(network.receive)
-    else:
-        await sandbox.network.close()
-        sandbox.box.on_network = network.receive
-    sandbox.network = network

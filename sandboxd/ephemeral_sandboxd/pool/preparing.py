@@ -18,10 +18,10 @@ from ephemeral_sandboxd.environments import Prepared
 from ephemeral_sandboxd.errors import SandboxdError
 from ephemeral_sandboxd.pool import needs
 from ephemeral_sandboxd.pool.admission import Declined
+from ephemeral_sandboxd.pool.connecting import connect
 from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest, expected_bytes
 from ephemeral_sandboxd.pool.idle import IdleWork
 from ephemeral_sandboxd.pool.late import LateImports
-from ephemeral_sandboxd.pool.network import connect
 from ephemeral_sandboxd.pool.notes import Notes, Stopwatch, note
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox

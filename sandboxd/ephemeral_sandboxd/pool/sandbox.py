@@ -50,6 +50,8 @@ class PooledSandbox:
         """Files were put into it from outside."""
         self.network: Network | None = None
         self.memory_bytes = 0
+        self.awake_until = 0.0
+        """On the event loop's clock: code is on its way, and an earlier timer must not freeze it."""
         self.measured_frozen = False
         """``memory_bytes`` was read since it froze: it cannot have changed."""
         self._restored_ms = 0.0

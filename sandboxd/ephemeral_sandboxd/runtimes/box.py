@@ -267,10 +267,14 @@ class Box:
         if self._hearing is hearing:
             self._lost("interrupted", "the code ignored the interrupt, so its sandbox was ended")
 
-    def feed(self, text: str, close: bool = False) -> None:
-        """More standard input for an interactive execution; ``close``: this is all. Does nothing when none is under way."""
+    def feed(self, text: str, close: bool = False) -> bool:
+        """More standard input for an interactive execution; ``close``: this is all. Does nothing when none is under way. False when the
+        guest has not taken what it was sent before."""
+        if self._channel.unsent_bytes > UNREAD_BYTES:
+            return False
         if self._hearing is not None and not self._gone:
             self._channel.send({"op": "stdin", "id": self._hearing.identity, "text": text, "close": close})
+        return True
 
     async def _collect(self, hearing: _Hearing) -> None:
         """Listen to the execution until it is over. Raises Gone."""

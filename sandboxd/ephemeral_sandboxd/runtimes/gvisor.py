@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections import deque
@@ -284,10 +285,17 @@ class GVisor:
         """Kill and remove every sandbox of our group: nobody else uses this state directory (the daemon holds its lock)."""
         left = self._run / "sandboxes"
         names = {Path(path).name for path in cgroups.children(self._group)} | {entry.name for entry in left.iterdir()}
-        for name in names:
-            await self.remove(name)
-            clear(left / name)
+        await asyncio.gather(*(self._reap(name) for name in names))
+        # runsc is not asked to forget them: it waits for sentries that are dead and that nobody has collected yet, as where PID 1 does not.
+        shutil.rmtree(self._root, ignore_errors=True)
+        self._root.mkdir(mode=0o700)
         return len(names)
+
+    async def _reap(self, name: str) -> None:
+        cgroup = Cgroup(f"{self._group}/{name}")
+        await _bury(cgroup)
+        cgroup.remove()
+        clear(self._run / "sandboxes" / name)
 
 
 class _Runsc:
