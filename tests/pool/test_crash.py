@@ -48,6 +48,7 @@ class Sandboxd:
         assert self.process
         self.process.send_signal(number)
         self.process.wait(60)
+        _collect()
 
     def left(self) -> list[str]:
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.state) in line]
@@ -62,6 +63,19 @@ def sandboxd(state: Path, store: Path) -> Iterator[Sandboxd]:
     if running.process and running.process.poll() is None:
         running.end(signal.SIGTERM)
     assert running.left() == []
+
+
+def _collect() -> None:
+    """Whoever kills sandboxd inherits the commands of runsc that it was waiting for: here that is this very process, a subreaper."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        orphans = [int(pid) for thread in os.listdir("/proc/self/task") for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()
+                   if Path(f"/proc/{pid}/comm").read_text().strip() == "runsc"]
+        if not orphans:
+            return
+        for pid in orphans:
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.05)
 
 
 def until(true: Callable[[], object], what: str) -> None:
