@@ -1,18 +1,14 @@
 """A private Docker engine for tests: its own socket, data, containerd namespace and control group, gone without trace afterwards.
 
-Run as a program it is the engine's guardian: a subreaper between the tests and dockerd, as an init would be, so that
-shims which dockerd leaves behind are collected; it takes everything down when the tests end, also by SIGKILL.
+Its guardian is the bench's: a subreaper that takes everything down when the tests end, also by SIGKILL.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,8 +18,8 @@ from pathlib import Path
 
 import docker
 
-START_SECONDS = 60
-STOP_SECONDS = 30
+from ephemeral_sandboxd.bench import engine as bench_engine
+from ephemeral_sandboxd.bench.engine import START_SECONDS, STOP_SECONDS
 
 
 class Engine:
@@ -40,7 +36,10 @@ class Engine:
             "runtimes": {"runsc": {"path": str(runsc), "runtimeArgs": list(flags)}},
         }
         (folder / "daemon.json").write_text(json.dumps(configuration))
-        self._guardian = subprocess.Popen([sys.executable, __file__, str(folder)])
+        # In memory: written at once, and thrown away at once.
+        (folder / "data").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(folder / "data")], check=True)
+        self._guardian = subprocess.Popen([sys.executable, "-P", bench_engine.__file__, str(folder)], stdin=subprocess.DEVNULL)
         try:
             self.client = self._connect()
         except BaseException:
@@ -78,66 +77,3 @@ def engine(runsc: Path, flags: tuple[str, ...]) -> Iterator[Engine]:
         yield running
     finally:
         running.stop()
-
-
-def guard(folder: Path) -> None:
-    """Keep dockerd until SIGTERM, which also comes when our parent dies; then remove all that it made."""
-    pr_set_pdeathsig, pr_set_child_subreaper = 1, 36
-    libc = ctypes.CDLL(None)
-    libc.prctl(pr_set_child_subreaper, 1, 0, 0, 0)
-    libc.prctl(pr_set_pdeathsig, int(signal.SIGTERM), 0, 0, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
-    # In memory: written at once, and thrown away at once.
-    (folder / "data").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(folder / "data")], check=True)
-    with open(folder / "log", "wb") as log:
-        dockerd = subprocess.Popen(
-            ["dockerd", f"--config-file={folder}/daemon.json"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}))
-    while signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}) == signal.SIGCHLD:
-        if dockerd.pid in _collect():
-            break  # it ended by itself: the log says why
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(dockerd.pid, signal.SIGTERM)
-    # Engine, containerd and shims are children of ours now, or of those that are.
-    deadline = time.monotonic() + STOP_SECONDS
-    while (left := _children()) and time.monotonic() < deadline:
-        _collect()
-        time.sleep(0.05)
-    while left := _children():
-        for child in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        time.sleep(0.05)
-        _collect()
-    _remove(folder)
-
-
-def _children() -> list[int]:
-    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
-
-
-def _collect() -> list[int]:
-    """Wait for the dead; their process ids."""
-    dead = []
-    with contextlib.suppress(ChildProcessError):
-        while pid := os.waitpid(-1, os.WNOHANG)[0]:
-            dead.append(pid)
-    return dead
-
-
-def _remove(folder: Path) -> None:
-    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        place = line.split()[4]
-        if place.startswith(f"{folder}/"):
-            subprocess.run(["umount", "--lazy", place], check=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    root = Path("/sys/fs/cgroup")
-    for group in (root / folder.name, *root.glob(f"*/{folder.name}")):  # version 2, version 1
-        for directory, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
-
-
-if __name__ == "__main__":
-    guard(Path(sys.argv[1]))

@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
+from ephemeral_cli import messages
 from ephemeral_cli.bench import table
 from ephemeral_cli.errors import CommandError
 from ephemeral_cli.progress import Reporter, Step
 
 MODULE = "ephemeral_sandboxd.bench"
-LAST_WORDS = 5
 PLAIN_WIDTH = 120
 INTERRUPTED = 130
 
@@ -77,34 +77,11 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _listen(child: subprocess.Popen[str], step: Step) -> dict[str, Any]:
     """The result. Raises CommandError with its last words when there is none."""
-    words: list[str] = []
-    result: dict[str, Any] | None = None
-    failure: CommandError | None = None
-    for line in child.stdout or ():
-        message = _message(line)
-        if "what" in message:
-            step.update(message.get("done"), message.get("total"), str(message["what"]))
-        elif "result" in message:
-            result = message["result"]
-        elif "error" in message:
-            failure = CommandError(str(message["error"]), str(message.get("hint", "")))
-        else:
-            words = [*words, line.strip()][-LAST_WORDS:]
-    status = child.wait()
-    if failure:
-        raise failure
-    if result is None:
-        raise CommandError(f"nothing was measured ({status}): {' / '.join(word for word in words if word)[-500:]}", "ephemeral doctor")
+    status, last, words = messages.listen(child, step)
+    if "result" not in last:
+        raise CommandError(f"nothing was measured ({status}): {words}", "ephemeral doctor")
+    result: dict[str, Any] = last["result"]
     return result
-
-
-def _message(line: str) -> dict[str, Any]:
-    """One line of sandboxd's; empty for what is no message, a log line for example."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
 
 
 def _write(output: Path, result: dict[str, Any]) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from ephemeral import settings
+from ephemeral_cli import messages
 from ephemeral_cli.errors import CommandError
 from ephemeral_cli.progress import Reporter
 
-LAST_WORDS = 5
 MADE = ("runsc.json", "rootfs.json", "base.json")
 DECIDING = ("base", "constraints", "index_url", "find_links", "allow", "deny", "private_index", "private_names", "minimum_age_days")
 """Settings that change which wheels the base environment holds."""
@@ -58,31 +56,8 @@ def _read(path: Path) -> str:
 
 def _make(report: Reporter) -> None:
     command = [sys.executable, "-m", "ephemeral_sandboxd.setup"]
-    words: list[str] = []
-    failure: CommandError | None = None
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as child:
-        assert child.stdout is not None
         with report.step("base environment") as step:
-            for line in child.stdout:
-                message = _message(line)
-                if "what" in message:
-                    step.update(message.get("done"), message.get("total"), str(message["what"]))
-                elif "error" in message:
-                    failure = CommandError(str(message["error"]), str(message.get("hint", "")))
-                else:
-                    words = [*words, line.strip()][-LAST_WORDS:]
-            status = child.wait()
-            if failure:
-                raise failure
+            status, _, words = messages.listen(child, step)
             if status:
-                last = " / ".join(word for word in words if word)[-500:]
-                raise CommandError(f"the base environment could not be made ({status}): {last}", "ephemeral doctor, then `ephemeral setup` again: what is done is kept")
-
-
-def _message(line: str) -> dict[str, Any]:
-    """One line of sandboxd's: ``{"what", "done", "total"}`` or ``{"error", "hint"}``; empty for anything else."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
+                raise CommandError(f"the base environment could not be made ({status}): {words}", "ephemeral doctor, then `ephemeral setup` again: what is done is kept")
