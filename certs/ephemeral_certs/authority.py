@@ -85,15 +85,19 @@ class Authority:
         return (directory / "authority.pem").exists()
 
     @classmethod
-    def create(cls, directory: Path, name: str, *, days: float = AUTHORITY_DAYS, permitted: Sequence[str] = ()) -> Authority:
-        """A new authority called ``name`` in ``directory``; an error where there is one.
+    def create(
+        cls, directory: Path, name: str, *, days: float = AUTHORITY_DAYS, permitted: Sequence[str] = (), servers_only: bool = False,
+        replace: bool = False,
+    ) -> Authority:  # fmt: skip
+        """A new authority called ``name`` in ``directory``; an error where there is one, unless it is to ``replace`` that.
 
-        ``permitted`` (names, or addresses) is all that it may then vouch for. A host's authority has none: only that host's clients
-        ever trust it, for that host alone. One that goes into a trust store of a whole machine should.
+        ``permitted`` (names, and those below them; or addresses) is all that it may then vouch for. A host's authority has none: only
+        that host's clients ever trust it, for that host alone. One that goes into a trust store of a whole machine should, and should
+        vouch for ``servers_only``: not for clients, mail or code.
         """
         files.private_directory(directory)
         with files.locked(directory / "lock"):
-            if cls.exists(directory):
+            if cls.exists(directory) and not replace:
                 raise CertsError(f"There is an authority in {directory} already.", hint="Keep it, or move the directory away to begin anew.")
             key = ec.generate_private_key(ec.SECP256R1())
             subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
@@ -106,7 +110,9 @@ class Authority:
                 .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             )  # fmt: skip
             if permitted:
-                builder = builder.add_extension(x509.NameConstraints([_constraint(one) for one in permitted], None), critical=True)
+                builder = builder.add_extension(_constraints(permitted), critical=True)
+            if servers_only:
+                builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             certificate = builder.sign(key, hashes.SHA256())
             files.write(directory / "authority.pem", _key_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
             made = cls(directory, key, certificate)
@@ -156,6 +162,13 @@ class Authority:
             raise CertsError(f"{name!r} is no client name.", hint="Use letters, digits, dots, dashes and underscores, at most 60 (for example laptop).")
         return self._issue("client", name, (), [x509.UniformResourceIdentifier(CLIENT_URI + name)], ExtendedKeyUsageOID.CLIENT_AUTH, days)
 
+    def server_certificate(self, name: str, key: ec.EllipticCurvePublicKey, *, days: float) -> bytes:
+        """A certificate (PEM) for the server ``name`` with that ``key``, of which nothing is written down: it cannot be revoked, so it is to be short."""
+        san = _general_name(name)
+        # An address as the common name would be taken for a DNS name, and held against the constraints on those.
+        common = str(san.value) if isinstance(san, x509.DNSName) else f"address {san.value}"
+        return self._sign(common, [san], ExtendedKeyUsageOID.SERVER_AUTH, key, days).public_bytes(serialization.Encoding.PEM)
+
     def revoke(self, name: str, *, but_newest: bool = False) -> list[Record]:
         """Revoke the valid client certificates of ``name`` (but the newest, where so asked). Returns those revoked now."""
         with files.locked(self.directory / "lock"):
@@ -173,24 +186,30 @@ class Authority:
     ) -> Issued:  # fmt: skip
         key = ec.generate_private_key(ec.SECP256R1())
         now = _now()
+        certificate = self._sign(name, sans, purpose, key.public_key(), days)
+        record = Record(f"{certificate.serial_number:X}", kind, name, names, now.timestamp(), certificate.not_valid_after_utc.timestamp())
+        with files.locked(self.directory / "lock"):
+            self._publish([*self.issued(), record])
+        return Issued(record, certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+
+    def _sign(
+        self, name: str, sans: Sequence[x509.GeneralName], purpose: x509.ObjectIdentifier, key: ec.EllipticCurvePublicKey, days: float,
+    ) -> x509.Certificate:  # fmt: skip
+        now = _now()
         ends = min(now + datetime.timedelta(days=days), self.certificate.not_valid_after_utc)
-        certificate = (
+        return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))
-            .issuer_name(self.certificate.subject).public_key(key.public_key()).serial_number(x509.random_serial_number())
+            .issuer_name(self.certificate.subject).public_key(key).serial_number(x509.random_serial_number())
             .not_valid_before(now - SKEW).not_valid_after(ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectAlternativeName(sans), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )  # fmt: skip
-        record = Record(f"{certificate.serial_number:X}", kind, name, names, now.timestamp(), certificate.not_valid_after_utc.timestamp())
-        with files.locked(self.directory / "lock"):
-            self._publish([*self.issued(), record])
-        return Issued(record, certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
     def _publish(self, records: Sequence[Record]) -> None:
         """Write down ``records`` and what follows from them. The list first: the revocation list is made from it again each time."""
@@ -229,6 +248,15 @@ def server_names(certificate: bytes) -> tuple[str, ...]:
     return tuple(str(san.value) for san in sans if isinstance(san, (x509.DNSName, x509.IPAddress)))
 
 
+def permitted_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names and addresses that an authority may vouch for; none where it is not constrained."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(one.value).removesuffix("/32").removesuffix("/128") for one in constraints.permitted_subtrees or ())
+
+
 def expires_at(certificate: bytes) -> float:
     """Unix time at which a certificate (PEM) ends. Raises ValueError for bytes that are none."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
@@ -242,6 +270,17 @@ def _general_name(name: str) -> x509.DNSName | x509.IPAddress:
         if not _HOST_NAME.fullmatch(lower):
             raise CertsError(f"{name!r} is neither a host name nor an IP address.", hint="For example sandbox.example.com or 203.0.113.7.") from None
         return x509.DNSName(lower)
+
+
+def _constraints(permitted: Sequence[str]) -> x509.NameConstraints:
+    """Only ``permitted``. A constraint says nothing about names of other kinds than its own: the kind that is not permitted at all is excluded."""
+    found = [_constraint(one) for one in permitted]
+    excluded: list[x509.GeneralName] = []
+    if not any(isinstance(one, x509.DNSName) for one in found):
+        excluded.append(x509.DNSName(""))
+    if not any(isinstance(one, x509.IPAddress) for one in found):
+        excluded += [x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")), x509.IPAddress(ipaddress.ip_network("::/0"))]
+    return x509.NameConstraints(found, excluded or None)
 
 
 def _constraint(name: str) -> x509.GeneralName:

@@ -1,41 +1,104 @@
-"""``python -m ephemeral_proxy``: serve the proxy until told to stop. Settings: ``EPHEMERAL_PROXY_PORT``, ``EPHEMERAL_UPSTREAM``."""
+"""``python -m ephemeral_proxy``: serve the proxy until told to stop.
+
+Settings: ``EPHEMERAL_PROXY_PORT``, ``EPHEMERAL_UPSTREAM``, ``EPHEMERAL_UPSTREAMS``, ``EPHEMERAL_PROXY_PORTS``,
+``EPHEMERAL_INTERCEPT_PORT``, ``EPHEMERAL_PROXY_WORKERS``.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import errno
+import functools
 import logging
+import os
+import socket
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ephemeral import logs, settings
-from ephemeral.events import EventSink
-from ephemeral_proxy.loop import Loop
-from ephemeral_proxy.upstream import Upstream, UpstreamError
+from ephemeral import logs, providers, settings
+from ephemeral_certs.errors import CertsError
+from ephemeral_certs.interception import Interception
+from ephemeral_proxy import ports
+from ephemeral_proxy.counters import Counters
+from ephemeral_proxy.family import Family, Member
+
+if TYPE_CHECKING:
+    from ephemeral_proxy.worker import House
+
+log = logging.getLogger("ephemeral.proxy")
+
+_MOST_WORKERS = 4
 
 
 def main() -> int:
-    """Exit code 0 after a stop, 2 when the settings or the port do not allow a start."""
+    """Exit code 0 after a stop, 2 when the settings or the ports do not allow a start."""
     try:
         logs.begin("warning")
-        # It reports a port it cannot have with an advice about flags that are not ours; we say it ourselves.
-        logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
-        upstream = Upstream.parse(settings.get("upstream"))
-        port = settings.get("proxy_port")
-        sink = EventSink(f"unix:{settings.predictor_socket()}")
-    except (settings.SettingError, UpstreamError, ValueError) as error:
+        logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)  # it quotes addresses and reasons of connections
+        known = providers.configured()
+        authority = _open_authority()
+        listening = ports.open_all(with_interception=authority is not None)
+        count = settings.get("proxy_workers") or min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+        predictor, memory = settings.predictor_socket(), settings.get("state") / "identity.db"
+    except (settings.SettingError, providers.ProviderError, ports.PortError, ValueError) as error:
         return _refuse(str(error))
-    from ephemeral_proxy.server import serve  # mitmproxy takes a second to import: not before the settings are right
+    # mitmproxy takes a second to import: not before the settings are right, and once for all who are forked.
+    from ephemeral_proxy import worker
+    from ephemeral_proxy.copies import reading
 
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+    counters = Counters(count + 2)
+    house = worker.House(
+        ports=[worker.Port(name, one) for name, one in listening.items()],
+        providers=known,
+        interception=authority,
+        counters=counters,
+        workers=count,
+    )
+    members = [
+        Member(f"worker {number + 1}", functools.partial(worker.run, house, pair[0], counters.row(number)))
+        for number, pair in enumerate(pairs)
+    ]
+    read = functools.partial(reading.run, [pair[1] for pair in pairs], counters.row(count), predictor, memory)
+    members.insert(0, Member("reader", read, last=True, without=tuple(listening.values())))
+    Family(members, counters.row(count + 1)).run(lambda: _announce(house), lambda: _close(house))
+    return 0
+
+
+def _authority() -> Path:
+    return settings.get("state") / "certs"
+
+
+def _authority_exists() -> bool:
+    return (_authority() / "authority.pem").exists()
+
+
+def _open_authority() -> Interception | None:
+    """The authority for interception. One that is damaged keeps that port shut, and nothing else."""
+    if not _authority_exists():
+        return None
     try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            failure = runner.run(serve(upstream, port, sink))
-    finally:
-        sink.close()
-    if failure is None:
-        return 0
-    if failure.errno == errno.EADDRINUSE:
-        return _refuse(f"port {port} of 127.0.0.1 is taken: stop what listens there, or type EPHEMERAL_PROXY_PORT={port + 10}")
-    return _refuse(f"cannot listen on 127.0.0.1:{port} ({failure.strerror}): choose another port with EPHEMERAL_PROXY_PORT")
+        return Interception.open(_authority())
+    except CertsError as error:
+        log.error("programs that only know HTTPS_PROXY are not served: %s %s", error, error.hint)
+        return None
+
+
+def _announce(house: House) -> None:
+    for port in house.ports:
+        address = f"http://127.0.0.1:{port.socket.getsockname()[1]}"
+        if port.name == "proxy":
+            first = house.providers[providers.OPENAI]
+            log.info("listening on %s/v1, forwarding to %s://%s%s/v1", address, first.scheme, first.authority, first.base)
+        elif port.name == "intercept":
+            log.info("listening on %s for HTTPS_PROXY", address)
+        else:
+            log.info("listening on %s for %s", address, port.name)
+
+
+def _close(house: House) -> None:
+    """The ports are free for others as soon as we stop, not when the last answer is over."""
+    for port in house.ports:
+        port.socket.close()
 
 
 def _refuse(sentence: str) -> int:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from mitmproxy import http
 
-from ephemeral_proxy.errors import problem
+from ephemeral_proxy.answers import problem
 
 
-class Guard:
-    """Refuses requests whose Host is not loopback, and those a browser sends for a page that is not."""
-
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
-        try:
-            flow.response = refusal(flow.request)
-        except Exception:  # enforcement fails closed: what cannot be judged is not let through
-            flow.response = problem(400, "Bad Request", "The proxy cannot read this request's Host or Origin.")
+def refusal(target: str, hosts: Sequence[str], origins: Sequence[str]) -> http.Response | None:
+    """The answer to a request that must not pass, or None. ``hosts`` and ``origins``: the values of these headers."""
+    try:
+        return _refusal(target, hosts, origins)
+    except ValueError:  # enforcement fails closed: what cannot be judged is not let through
+        return problem(400, "Bad Request", "The proxy cannot read this request's Host or Origin.")
 
 
-def refusal(request: http.Request) -> http.Response | None:
-    """The answer to a request that must not pass, or None."""
-    hosts = request.headers.get_all("host")
-    if request.authority or len(hosts) != 1:
+def _refusal(target: str, hosts: Sequence[str], origins: Sequence[str]) -> http.Response | None:
+    if not target.startswith("/") or len(hosts) != 1:
         return problem(
             400,
             "Bad Request",
@@ -35,7 +32,7 @@ def refusal(request: http.Request) -> http.Response | None:
             "Misdirected Request",
             "The proxy answers to 127.0.0.1, localhost and [::1] only: use one of them as the host.",
         )
-    for origin in request.headers.get_all("origin"):
+    for origin in origins:
         if not _is_loopback(urlsplit(origin).hostname):
             return problem(
                 403,

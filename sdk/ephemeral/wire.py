@@ -44,8 +44,8 @@ class Event(Wire):
 
     ``kind`` says what ``text`` holds:
 
-    - ``turn_started``: a request went to the provider; ``text`` is empty, ``model`` is set.
-    - ``user_turn``: the text of one user (or system) message that was not seen before in this session.
+    - ``turn_started``: a request went to the provider; ``text`` is empty, ``model`` and ``provider`` are set.
+    - ``user_turn``: the text of one user or system message (``role``) that was not seen before in this session.
     - ``tool_declared``: a tool the app offers the model; ``name`` is its name.
     - ``assistant_text`` / ``reasoning_text``: the next piece (delta) of the answer.
     - ``tool_call_started``: the model begins to call tool ``name``; ``call`` is the call's id.
@@ -68,6 +68,8 @@ class Event(Wire):
     digest: str = ""
     app: str = ""
     model: str = ""
+    provider: str = ""
+    role: Literal["", "user", "system"] = ""
 
 
 # ------------------------------------------------------------------------------------------------- prediction

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from ephemeral import settings
 from ephemeral.events import EventSink
 from ephemeral.identity import SESSION_HEADER, session_id
-from ephemeral.streams.conversation import Conversations, Exchange, is_conversation
+from ephemeral.streams import apis
+from ephemeral.streams.conversation import Conversations, Exchange
 from ephemeral.streams.encodings import Decoder
 
 Client = TypeVar("Client")
@@ -79,7 +80,9 @@ def _wrapped(kind: type) -> type:
 def _mark(http: Any, request: Any, hook: Callable[[Any], Any]) -> None:
     """Report the request, and see to it that its answer will pass the tee."""
     try:
-        if not is_conversation(request.method, request.url.path):
+        path = request.url.path
+        api = apis.find(request.method, path)
+        if api is None:
             return
         if _is_our_proxy(request.url):  # it tees already; what it cannot know is the session
             if _session.get() and SESSION_HEADER not in request.headers:
@@ -87,7 +90,7 @@ def _mark(http: Any, request: Any, hook: Callable[[Any], Any]) -> None:
             return
         if hook not in http.event_hooks["response"]:
             http.event_hooks["response"].append(hook)
-        exchange = _conversations().begin(request.headers, request.content, _session.get())
+        exchange = _conversations().begin(api, path, request.headers, request.content, _session.get())
         if exchange is not None:
             request.extensions[_MARK] = exchange
     except Exception:  # nothing of ours may break a request

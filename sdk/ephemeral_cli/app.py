@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ephemeral_cli.certs.commands import app as certs
 from ephemeral_cli.host.commands import app as host
 from ephemeral_cli.rootfs.commands import app as rootfs
 from ephemeral_cli.tokens import app as token
@@ -26,6 +27,7 @@ Every setting is a variable EPHEMERAL_…; [bold]ephemeral settings[/] lists the
 app.add_typer(rootfs, name="rootfs")
 app.add_typer(host, name="host")
 app.add_typer(token, name="token")
+app.add_typer(certs, name="certs")
 bench = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 app.add_typer(bench, name="bench")
 
@@ -99,6 +101,28 @@ def up(
     room.run([name for name, left_out in chosen.items() if left_out], Console(), Console(stderr=True))
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND …", help="The program and its arguments, best after --")] = None,
+    intercept: Annotated[bool, typer.Option("--intercept", help="For a program that knows no base URL: over HTTPS_PROXY (see ephemeral certs).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the variables that it would get.")] = False,
+) -> None:
+    """Run a program so that it talks to OpenAI, Anthropic, Gemini and Ollama through the proxy; nothing else changes: ephemeral run -- python app.py"""
+    import os
+
+    from ephemeral_cli import run as room
+    from ephemeral_cli.certs import variables
+    from ephemeral_cli.errors import CommandError
+
+    if not (command or dry_run):
+        raise CommandError("there is no command to run", "ephemeral run -- python app.py", 2)
+    found = room.prepare(intercept=intercept, dry_run=dry_run)
+    if dry_run:
+        typer.echo(variables.shown(found))
+        return
+    room.become(command or [], os.environ | found)
+
+
 @app.command()
 def demo(
     tokens_per_second: TokensPerSecond = 60,
@@ -163,7 +187,21 @@ def bench_sandbox(
     """Measure sandboxes: executions, restores, boots, memory, bursts; and the same work by what people use today."""
     from ephemeral_cli.bench import command as room
 
-    room.run(room.Choices(as_json=as_json, quick=quick, only=only or [], no_peers=no_peers, output=output))
+    room.run(room.SANDBOX, room.Choices(as_json=as_json, quick=quick, only=only or [], no_peers=no_peers, output=output))
+
+
+@bench.command("proxy")
+def bench_proxy(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Few samples of everything.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this target, or this measure of it (as ephemeral.rps32); may be repeated.")] = None,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Not the same load through mitmdump and LiteLLM's proxy.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/bench-proxy.json"),
+) -> None:
+    """Measure the proxy: what it adds to a stream, throughput, memory, every byte compared; and the same through mitmdump and LiteLLM."""
+    from ephemeral_cli.bench import command as room
+
+    room.run(room.PROXY, room.Choices(as_json=as_json, quick=quick, only=only or [], no_peers=no_peers, output=output))
 
 
 @app.command()

@@ -2,6 +2,9 @@
 
 Each child leads a process group of its own, so that Ctrl-C reaches only us and we stop them in our order; and each is
 told by the kernel when we die (PR_SET_PDEATHSIG), so that a kill -9 of us leaves none behind.
+
+The sockets that a service listens on can be ours (``Service.listen``): they stay open while it is started anew, so that
+nobody is refused meanwhile: connections wait in the backlog. They are handed on by systemd's protocol (sd_listen_fds(3)).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,16 +31,28 @@ LONGEST_DELAY_SECONDS = 10.0
 STEADY_SECONDS = 20.0
 """Who lived this long is restarted without delay again."""
 STOP_SECONDS = 20.0
+BACKLOG = 1024
 PR_SET_PDEATHSIG = 1
+HANDING_ON = Path(__file__).with_name("handing_on.py")
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port of 127.0.0.1 that is kept open for a service. ``name`` is what the service is told, without a colon; ``setting``
+    the variable that changes the port."""
+
+    name: str
+    port: int
+    setting: str
 
 
 @dataclass(frozen=True)
 class Service:
     """A process to run. ``health`` is ``http://127.0.0.1:port/path`` or ``unix:/socket`` (asked for ``/healthz``): any
     answer below 500 means that it serves. ``port`` is the one it will listen on, ``port_setting`` the variable that
-    changes it."""
+    changes it. ``listen`` are the ports, that one among them, whose sockets it does not open but is handed."""
 
     name: str
     command: Sequence[str]
@@ -44,6 +60,7 @@ class Service:
     port: int = 0
     port_setting: str = ""
     ready_seconds: float = 60.0
+    listen: tuple[Listener, ...] = ()
 
 
 class Supervisor:
@@ -58,10 +75,12 @@ class Supervisor:
                  say: Callable[[str], None] = lambda line: None):
         self.state = state
         self.services = tuple(services)
-        self._environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN_")}  # sockets handed to us are not theirs
+        self._environment = {**ours, **(environment or {}), "PYTHONUNBUFFERED": "1"}
         self._say = say
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._sockets: dict[str, list[socket.socket]] = {}
         self._stopping = False
 
     async def __aenter__(self) -> Supervisor:
@@ -81,6 +100,8 @@ class Supervisor:
         for service in self.services:
             check_port(service)
         try:
+            for service in self.services:
+                self._listen(service)
             for service in self.services:
                 await self._spawn(service)
             for service in self.services:
@@ -102,13 +123,26 @@ class Supervisor:
             process = self._running.pop(service.name, None)
             if process is not None:
                 await self._end(service, process)
+            for listener in self._sockets.pop(service.name, []):
+                listener.close()
+
+    def _listen(self, service: Service) -> None:
+        """Open the sockets of ``service``, which live as long as we do."""
+        ours = self._sockets[service.name] = []
+        for place in service.listen:
+            ours.append(_listening(place.port, service.name, place.setting))
 
     async def _spawn(self, service: Service) -> None:
         log = os.open(self.log(service.name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptors = [listener.fileno() for listener in self._sockets[service.name]]
+        command, environment = service.command, self._environment
+        if descriptors:  # inheritable in this child alone; it puts them in their places and becomes the service
+            command = [sys.executable, "-I", "-S", str(HANDING_ON), ",".join(map(str, descriptors)), *command]
+            environment = {**environment, "LISTEN_FDNAMES": ":".join(place.name for place in service.listen)}
         try:
             self._running[service.name] = await asyncio.create_subprocess_exec(
-                *service.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
-                start_new_session=True, preexec_fn=_die_with(os.getpid()),
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                start_new_session=True, preexec_fn=_die_with(os.getpid()), pass_fds=descriptors,
             )
         except OSError as problem:
             raise CommandError(f"{service.name} cannot be started: {service.command[0]}: {problem.strerror}") from None
@@ -118,7 +152,7 @@ class Supervisor:
     async def _wait_ready(self, service: Service) -> None:
         process = self._running[service.name]
         deadline = time.monotonic() + service.ready_seconds
-        while not await answers(service.health):
+        while not await self._answers(service, process):
             if process.returncode is not None:
                 raise CommandError(f"{service.name} ended at its start ({_how(process.returncode)}): {self._last_words(service.name)}",
                                    f"ephemeral doctor; the whole log is {self.log(service.name)}", 2 if process.returncode == 2 else 1)
@@ -127,9 +161,20 @@ class Supervisor:
                                    f"the whole log is {self.log(service.name)}")
             await asyncio.sleep(0.05)
 
+    async def _answers(self, service: Service, process: asyncio.subprocess.Process) -> bool:
+        """Whether it serves; asked no longer than it lives, for a socket of ours accepts in the place of a dead one too."""
+        asking, ending = asyncio.create_task(answers(service.health)), asyncio.create_task(process.wait())
+        try:
+            await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.done() and not ending.done() and asking.result()
+        finally:
+            asking.cancel()
+            ending.cancel()
+            await asyncio.gather(asking, ending, return_exceptions=True)
+
     async def _keep(self, service: Service) -> None:
-        """Restart ``service`` whenever it ends."""
-        delay = FIRST_DELAY_SECONDS
+        """Restart ``service`` whenever it ends: at once, and the later the more often it ends soon after its start."""
+        delay = 0.0
         while True:
             started = time.monotonic()
             process = self._running[service.name]
@@ -138,10 +183,11 @@ class Supervisor:
                 return
             _signal_group(process.pid, signal.SIGKILL)  # what it left behind
             if time.monotonic() - started > STEADY_SECONDS:
-                delay = FIRST_DELAY_SECONDS
-            self._say(f"{service.name} ended ({_how(process.returncode)}), starting it again in {delay:g} s: {self._last_words(service.name)}")
+                delay = 0.0
+            when = f"in {delay:g} s" if delay else "at once"
+            self._say(f"{service.name} ended ({_how(process.returncode)}), starting it again {when}: {self._last_words(service.name)}")
             await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+            delay = min(max(delay * 2, FIRST_DELAY_SECONDS), LONGEST_DELAY_SECONDS)
             try:
                 await self._spawn(service)
             except CommandError as problem:
@@ -200,18 +246,28 @@ def make_token(path: Path) -> None:
 
 
 def check_port(service: Service) -> None:
-    """Raise CommandError when the port of ``service`` cannot be listened on."""
-    if not service.port:
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", service.port))
-        except OSError as problem:
-            raise CommandError(f"port {service.port}, wanted by {service.name}, is taken ({problem.strerror})",
-                               f"stop what listens there, or set {service.port_setting} to another port", 2) from None
-        except OverflowError:
-            raise CommandError(f"{service.port} is no port number", f"set {service.port_setting} to one below 65536", 2) from None
+    """Raise CommandError when the port of ``service``, or one that is kept open for it, cannot be listened on."""
+    if service.port and service.port not in [place.port for place in service.listen]:
+        _listening(service.port, service.name, service.port_setting).close()
+    for place in service.listen:
+        _listening(place.port, service.name, place.setting).close()
+
+
+def _listening(port: int, wanted_by: str, setting: str) -> socket.socket:
+    """A socket that listens at ``port`` of 127.0.0.1. Raises CommandError when there can be none."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(BACKLOG)
+    except OSError as problem:
+        listener.close()
+        raise CommandError(f"port {port}, wanted by {wanted_by}, is taken ({problem.strerror})",
+                           f"stop what listens there, or set {setting} to another port", 2) from None
+    except OverflowError:
+        listener.close()
+        raise CommandError(f"{port} is no port number", f"set {setting} to one below 65536", 2) from None
+    return listener
 
 
 def free_port() -> int:

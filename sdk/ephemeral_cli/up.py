@@ -48,7 +48,7 @@ def addresses_lines(addresses: rooms.Addresses, without: Sequence[str]) -> list[
     """What to tell the user once all is up."""
     lines = ["Ephemeral is up. For your program:", ""]
     if "proxy" not in without:
-        lines.append(f"  export OPENAI_BASE_URL={addresses.openai}")
+        lines.append(f"  export OPENAI_BASE_URL={addresses.openai}   (other providers, or none of its variables: ephemeral run -- COMMAND)")
     if "mcp" not in without:
         lines.append(f"  MCP server    {addresses.mcp}   (tool: execute_code)")
     if "sandboxd" not in without:

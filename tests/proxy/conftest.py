@@ -67,7 +67,7 @@ class ProviderConnection(socketserver.StreamRequestHandler):
             length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
             body = self.rfile.read(int(length[1])) if length else b""
             self.server.requests.append(head + body)
-            for step in list(self.server.script):
+            for step in self.server.script:
                 if callable(step):
                     step()
                 else:
@@ -178,7 +178,8 @@ def predictor(state: Path) -> Iterator[Predictor]:
 
 @pytest.fixture(scope="session")
 def proxy(provider: Provider, predictor: Predictor, state: Path) -> Iterator[Proxy]:
-    running = Proxy(f"http://{provider.authority}", state)
+    others = " ".join(f"{name}=http://{provider.authority}" for name in ("anthropic", "gemini", "ollama"))
+    running = Proxy(f"http://{provider.authority}", state, EPHEMERAL_UPSTREAMS=others)
     yield running
     assert running.stop() == 0
     assert [line for line in running.log[1:] if line.strip()] == [], "the proxy had something to complain about"
@@ -263,6 +264,16 @@ class Answers:
 @pytest.fixture
 def answers() -> type[Answers]:
     return Answers
+
+
+@pytest.fixture
+def hang_up() -> Callable[[], None]:
+    """A step of a provider's script that drops the connection."""
+
+    def step() -> None:
+        raise ConnectionAbortedError
+
+    return step
 
 
 @pytest.fixture

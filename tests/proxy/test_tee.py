@@ -117,9 +117,10 @@ def test_a_growing_history_is_one_session_and_only_its_news_are_told(proxy, prov
     before = len(predictor.events)
     provider.script = answers.sized(answers.whole())
     client = client_of(proxy)
-    answer = client.chat.completions.create(model="m", messages=MESSAGES, tools=TOOLS).choices[0].message
+    asked = [{"role": "user", "content": "plot a history that grows"}]  # nobody else's words
+    answer = client.chat.completions.create(model="m", messages=asked, tools=TOOLS).choices[0].message
     result = {"role": "tool", "tool_call_id": "call_1", "content": "3.14"}
-    history = [*MESSAGES, answer.model_dump(exclude_none=True), result]
+    history = [*asked, answer.model_dump(exclude_none=True), result]
     client.chat.completions.create(model="m", messages=history, tools=TOOLS)
     new = predictor.wait(lambda events: sum(event["kind"] == "turn_ended" for event in events[before:]) == 2)[before:]
     assert len({event["session"] for event in new}) == 1
@@ -127,6 +128,20 @@ def test_a_growing_history_is_one_session_and_only_its_news_are_told(proxy, prov
     assert [event["kind"] for event in second[:2]] == ["turn_started", "tool_result"]
     assert second[1]["text"] == "3.14"
     assert second[2]["kind"] == "assistant_text"
+
+
+def test_a_conversation_goes_on_after_the_proxy_was_started_anew(start_proxy, provider, predictor, state, answers) -> None:
+    provider.script = answers.sized(answers.whole())
+    before = len(predictor.events)
+    history = [{"role": "user", "content": "plot something that outlives the proxy"}]
+    for turns in (1, 2):
+        proxy = start_proxy(f"http://{provider.authority}", state)
+        answer = client_of(proxy).chat.completions.create(model="m", messages=history, tools=TOOLS).choices[0].message
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "3.14"}
+        history += [answer.model_dump(exclude_none=True), result]
+        predictor.wait(lambda events, turns=turns: sum(event["kind"] == "turn_ended" for event in events[before:]) == turns)
+        assert proxy.stop() == 0
+    assert len({event["session"] for event in predictor.events[before:]}) == 1
 
 
 def test_the_same_first_words_begin_another_session(proxy, provider, predictor, answers) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ephemeral.bench import P99_SAMPLES, describe
 from ephemeral_sandboxd.bench.catalogue import Entry
-
-P99_SAMPLES = 100
-"""With fewer than these the 99th percentile would be made up: the largest sample stands for it, and the figure says so."""
 
 
 class Figures:
@@ -61,12 +58,3 @@ def figure(entry: Entry, samples: Sequence[float], *, failed: int = 0, missing: 
     if missing:
         found["missing"] = missing
     return found
-
-
-def describe(samples: Sequence[float]) -> dict[str, float | None]:
-    """Least, median, 99th percentile (the largest of fewer than 100) and largest; all None without samples."""
-    if not samples:
-        return dict.fromkeys(("min", "p50", "p99", "max"))
-    most = max(samples)
-    p99 = statistics.quantiles(samples, n=100, method="inclusive")[98] if len(samples) >= P99_SAMPLES else most
-    return {name: round(value, 4) for name, value in (("min", min(samples)), ("p50", statistics.median(samples)), ("p99", p99), ("max", most))}

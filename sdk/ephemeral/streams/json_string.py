@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import re
 
-CODE_KEYS = frozenset({"code", "python_code", "source", "script", "cell", "input", "command", "cmd"})
+CODE_KEYS = frozenset({"code", "python_code", "source", "script", "cell", "cell_source", "input", "command", "cmd", "file_text"})
 """Names under which tools take code. Only strings, only at the top level of the arguments."""
+
+_OF_EDITORS = frozenset({"file_text", "new_str", "insert_text"})
+_KEYS_OF_TOOL = {
+    # Anthropic's editors: ``command`` says view, create, str_replace …
+    "str_replace_based_edit_tool": _OF_EDITORS,
+    "str_replace_editor": _OF_EDITORS,
+    "text_editor_code_execution": _OF_EDITORS,
+    "memory": frozenset[str](),  # … and its notes look like them, but are prose
+}
+
+
+def code_keys(tool: str) -> frozenset[str]:
+    """Names under which ``tool`` takes code."""
+    return _KEYS_OF_TOOL.get(tool, CODE_KEYS)
+
 
 _PLAIN = re.compile(r'[^"\\]+')
 _UNTIL_INTERESTING = re.compile(r'[^"{}\[\],:]+')
@@ -148,7 +163,7 @@ class CodeArguments:
     def _end_string(self) -> None:
         self._state = self._outside
         if self._is_key:
-            self._key = "".join(self._decoded)
+            self._key = "".join(self._decoded) if self._key_length <= _KEY_LIMIT else ""
             self._decoded.clear()
             self._key_length = 0
         elif self._is_code:

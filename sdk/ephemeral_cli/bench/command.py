@@ -1,4 +1,4 @@
-"""``ephemeral bench sandbox``: sandboxd measures itself, in a process of its own; here are its progress and its figures."""
+"""``ephemeral bench sandbox|proxy``: a room measures itself, in a process of its own; here are its progress and its figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,25 @@ from typing import Any
 from rich.console import Console
 
 from ephemeral_cli import messages
-from ephemeral_cli.bench import table
+from ephemeral_cli.bench import proxy_table, table
 from ephemeral_cli.errors import CommandError
 from ephemeral_cli.progress import Reporter, Step
 
-MODULE = "ephemeral_sandboxd.bench"
 PLAIN_WIDTH = 120
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Bench:
+    """``module`` is what measures, ``what`` it says while it does, ``show`` prints the result for a person."""
+
+    module: str
+    what: str
+    show: Callable[[Console, Mapping[str, Any]], None]
+
+
+SANDBOX = Bench("ephemeral_sandboxd.bench", "measuring sandboxes", table.show_all)
+PROXY = Bench("ephemeral_proxy.bench", "measuring the proxy", proxy_table.show_all)
 
 
 @dataclass(frozen=True)
@@ -34,32 +47,29 @@ class Choices:
     output: Path
 
 
-def run(choices: Choices) -> None:
+def run(bench: Bench, choices: Choices) -> None:
     """Measure, write ``output``, print. Raises CommandError for what cannot be measured or written, and when it was interrupted."""
     reporter = Reporter()
-    result = _measure(choices, reporter)
+    result = _measure(bench, choices, reporter)
     _write(choices.output, result)
     if choices.as_json:
         sys.stdout.write(json.dumps(result, indent=1) + "\n")
         return
     console = Console()
     console.width = console.width if console.is_terminal else PLAIN_WIDTH  # a file or a log has no width of its own
-    console.print(table.machine(result), highlight=False, markup=False, soft_wrap=True)
-    console.print(table.show(result))
-    for line in table.remarks(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    bench.show(console, result)
     console.print(str(choices.output), highlight=False, markup=False, soft_wrap=True)
 
 
-def _measure(choices: Choices, reporter: Reporter) -> dict[str, Any]:
-    command = [sys.executable, "-m", MODULE, *(["--quick"] if choices.quick else []), *(["--no-peers"] if choices.no_peers else []),
+def _measure(bench: Bench, choices: Choices, reporter: Reporter) -> dict[str, Any]:
+    command = [sys.executable, "-m", bench.module, *(["--quick"] if choices.quick else []), *(["--no-peers"] if choices.no_peers else []),
                *(f"--only={name}" for name in choices.only)]
     # A session of its own: Ctrl-C reaches us alone, and we ask it to stop and wait until it has cleared up.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                           start_new_session=True) as child:
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            with reporter.step("measuring sandboxes") as step:
+            with reporter.step(bench.what) as step:
                 return _listen(child, step)
         except KeyboardInterrupt:
             reporter.say("stopping what runs …")

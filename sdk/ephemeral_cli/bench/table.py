@@ -1,4 +1,4 @@
-"""A bench's result as the table a person reads."""
+"""The sandbox bench's result as the table a person reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 STATISTICS = ("min", "p50", "p99")
+
+
+def show_all(console: Console, result: Mapping[str, Any]) -> None:
+    """The machine, the figures, the remarks."""
+    console.print(machine(result), highlight=False, markup=False, soft_wrap=True)
+    console.print(show(result))
+    for line in remarks(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def measures(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -23,10 +32,11 @@ def measures(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def machine(result: Mapping[str, Any]) -> str:
     """One line: what was measured on."""
     facts = result["machine"]
+    sandboxes = f", cgroups v{facts['cgroup_version']}, runsc {facts['runsc']}" if "runsc" in facts else ""
     engine = f", Docker {facts['engine']}" if facts.get("engine") else ""
     load = " ".join(f"{value:g}" for value in facts["load_average"])
-    return (f"{facts['cores']} cores ({facts['model']}), {facts['memory_bytes'] / (1 << 30):.1f} GiB, Linux {facts['kernel']}, cgroups v{facts['cgroup_version']}, "
-            f"runsc {facts['runsc']}{engine}; load before {load}; {facts['date']}")
+    return (f"{facts['cores']} cores ({facts['model']}), {facts['memory_bytes'] / (1 << 30):.1f} GiB, Linux {facts['kernel']}{sandboxes}{engine}; "
+            f"load before {load}; {facts['date']}")
 
 
 def show(result: Mapping[str, Any]) -> Table:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def replace_expectation(task: Task) -> Task:
 
 
 def free_where_taken(ports: rooms.Ports) -> rooms.Ports:
-    """The configured ports, each exchanged for a free one when something listens there already."""
+    """The configured ports, each exchanged for a free one when something listens there already; those that the demo does not use are left out."""
 
     def usable(port: int) -> int:
         try:
@@ -113,7 +113,7 @@ def free_where_taken(ports: rooms.Ports) -> rooms.Ports:
             return free_port()
         return port
 
-    return replace(ports, proxy=usable(ports.proxy), mcp=usable(ports.mcp), sandboxd=usable(ports.sandboxd))
+    return rooms.Ports(usable(ports.proxy), usable(ports.mcp), usable(ports.sandboxd))
 
 
 def _write(output: Path, demo: dict[str, Any]) -> None:

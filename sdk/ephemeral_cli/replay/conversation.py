@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ephemeral import wire
 from ephemeral.errors import NotFound
 from ephemeral.identity import Identity
+from ephemeral.streams import chat_completions
 from ephemeral_cli.replay.house import House
 from ephemeral_cli.replay.orders import Order, Outcome
 from ephemeral_cli.replay.tasks import Task
@@ -82,6 +83,6 @@ async def _collect(held: Held, house: House, named: str, started: float) -> None
 
 async def _unnamed(task: Task, house: House, started: float) -> str:
     """The session of a conversation that ran no code: its id begins with what the first turn hashes to."""
-    prefix = Identity().session_of({}, {"messages": task.messages})[0].rpartition("-")[0]
+    prefix = Identity().session_of({}, {}, chat_completions.turn({"messages": task.messages}))[0].rpartition("-")[0]
     recent = await house.sandboxd.sessions(limit=LOOK_BACK)
     return next((session.id for session in recent.items if session.started_at >= started and session.id.startswith(prefix + "-")), "")
