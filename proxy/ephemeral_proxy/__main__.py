@@ -9,17 +9,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import resource
+import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ephemeral import logs, providers, settings
-from ephemeral_certs.errors import CertsError
 from ephemeral_certs.interception import Interception
 from ephemeral_proxy import ports
 from ephemeral_proxy.counters import Counters
-from ephemeral_proxy.family import Family, Member
+from ephemeral_proxy.family import SIGNALS, Family, Member
 
 if TYPE_CHECKING:
     from ephemeral_proxy.worker import House
@@ -27,17 +27,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("ephemeral.proxy")
 
 _MOST_WORKERS = 4
+_WORKERS_LIMIT = 64
+_DESCRIPTORS = 65_536
 
 
 def main() -> int:
     """Exit code 0 after a stop, 2 when the settings or the ports do not allow a start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    _raise_descriptors()
+    os.environ.setdefault("UV_THREADPOOL_SIZE", "16")  # names are looked up in these: a slow one must not hold up the others
     try:
         logs.begin("warning")
         logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)  # it quotes addresses and reasons of connections
         known = providers.configured()
-        authority = _open_authority()
-        listening = ports.open_all(with_interception=authority is not None)
-        count = settings.get("proxy_workers") or min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+        authority = settings.get("state") / "certs"
+        listening = ports.open_all(with_interception=Interception.exists(authority))
+        count = _workers()
         predictor, memory = settings.predictor_socket(), settings.get("state") / "identity.db"
     except (settings.SettingError, providers.ProviderError, ports.PortError, ValueError) as error:
         return _refuse(str(error))
@@ -50,37 +55,33 @@ def main() -> int:
     house = worker.House(
         ports=[worker.Port(name, one) for name, one in listening.items()],
         providers=known,
-        interception=authority,
+        authority=authority,
         counters=counters,
         workers=count,
     )
     members = [
-        Member(f"worker {number + 1}", functools.partial(worker.run, house, pair[0], counters.row(number)))
+        Member(f"worker {number + 1}", functools.partial(worker.run, house, pair[0], counters.row(number)), counters.row(number))
         for number, pair in enumerate(pairs)
     ]
     read = functools.partial(reading.run, [pair[1] for pair in pairs], counters.row(count), predictor, memory)
-    members.insert(0, Member("reader", read, last=True, without=tuple(listening.values())))
+    members.insert(0, Member("reader", read, counters.row(count), last=True, without=tuple(listening.values())))
     Family(members, counters.row(count + 1)).run(lambda: _announce(house), lambda: _close(house))
     return 0
 
 
-def _authority() -> Path:
-    return settings.get("state") / "certs"
+def _workers() -> int:
+    wanted: int = settings.get("proxy_workers")
+    if not 0 <= wanted <= _WORKERS_LIMIT:
+        raise settings.SettingError(f"EPHEMERAL_PROXY_WORKERS is {wanted}: write a number from 1 to {_WORKERS_LIMIT}, or 0 for one a core")
+    return wanted or min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
-def _authority_exists() -> bool:
-    return (_authority() / "authority.pem").exists()
-
-
-def _open_authority() -> Interception | None:
-    """The authority for interception. One that is damaged keeps that port shut, and nothing else."""
-    if not _authority_exists():
-        return None
-    try:
-        return Interception.open(_authority())
-    except CertsError as error:
-        log.error("programs that only know HTTPS_PROXY are not served: %s %s", error, error.hint)
-        return None
+def _raise_descriptors() -> None:
+    """Two descriptors a request: the usual 1024 would be 500 requests at a time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _announce(house: House) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mitmproxy import http
+from mitmproxy import connection, http
 from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, layer
 
 from ephemeral.providers import OPENAI, Provider
+
+_LINGER_SECONDS = 2.0
+"""How long a client may take to see our own answer and close."""
 
 
 def answer(
@@ -44,6 +48,14 @@ def unreachable(provider: Provider | None, reason: str) -> http.Response:
     return answer(502, {"error": error})
 
 
-def assembled(response: http.Response) -> bytes:
-    """An answer as the bytes of HTTP/1."""
-    return http1.assemble_response(response)
+def assembled(response: http.Response, method: str = "GET") -> bytes:
+    """An answer to a request with ``method`` as the bytes of HTTP/1."""
+    return http1.assemble_response_head(response) if method == "HEAD" else http1.assemble_response(response)
+
+
+def last_words(client: connection.Client, raw: bytes) -> layer.CommandGenerator[None]:
+    """Send an answer and close. What the client still sends is let run out for a moment: closing at once would reset the
+    connection, and the answer with it. Whoever yields these closes the connection at the ``Wakeup`` that follows."""
+    yield commands.SendData(client, raw)
+    yield commands.CloseTcpConnection(client, half_close=True)
+    yield commands.RequestWakeup(_LINGER_SECONDS)

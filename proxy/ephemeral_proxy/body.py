@@ -6,7 +6,7 @@ import h11
 from h11._readers import ChunkedReader  # what mitmproxy reads bodies with, too
 from h11._receivebuffer import ReceiveBuffer
 
-from ephemeral_proxy.head import CHUNKED, UNTIL_CLOSE
+from ephemeral_proxy.head import CHUNKED, LIMIT_BYTES, UNTIL_CLOSE
 
 
 class BodyError(ValueError):
@@ -41,4 +41,6 @@ class Body:
                 content.append(bytes(part.data))
         except h11.ProtocolError:
             raise BodyError("the chunks of a body are malformed") from None
+        if len(self._buffer) > LIMIT_BYTES:
+            raise BodyError("the head of a chunk, or what follows the last one, has no end")
         return len(data), b"".join(content)

@@ -13,6 +13,8 @@ _NAMES = (
     "frames_read", "events_sent", "events_dropped", "unreadable", "conversations",
     # the parent
     "restarts",
+    # a worker and the reader: second of the monotonic clock at which it was alive
+    "alive_at",
 )  # fmt: skip
 _SLOT = struct.Struct("<Q")
 _ROW_BYTES = len(_NAMES) * _SLOT.size
@@ -30,7 +32,7 @@ class Counters:
 
     def totals(self) -> dict[str, int]:
         """Every counter, summed over all processes since the parent's start."""
-        return {name: sum(getattr(row, name) for row in self._rows) for name in _NAMES}
+        return {name: sum(getattr(row, name) for row in self._rows) for name in _NAMES if name != "alive_at"}
 
 
 class Row:

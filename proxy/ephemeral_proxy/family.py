@@ -26,7 +26,11 @@ _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 2.0
 STOP_SECONDS = 1.5
 """How long a child gets to stop before it is killed."""
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+FROZEN_SECONDS = 30.0
+"""Who did not turn for so long is replaced."""
+_LOOK_SECONDS = 5.0
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+"""To be blocked before the first of them may come: ``Family.run`` takes them from the queue."""
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,10 +38,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class Member:
-    """A process to keep. ``last``: it is stopped after the others have ended. ``without``: sockets it must not hold open."""
+    """A process to keep. ``row.alive_at`` shows that it turns. ``last``: it is stopped after the others have ended.
+    ``without``: sockets it must not hold open."""
 
     name: str
     main: Callable[[], None]
+    row: Row
     last: bool = False
     without: tuple[socket.socket, ...] = ()
     pid: int = 0
@@ -55,16 +61,22 @@ class Family:
 
     def run(self, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
         """Blocks. ``ready`` is called when all were started, ``stopping`` when they are about to be stopped."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for member in self._members:
             self._start(member)
         ready()
+        looked = time.monotonic()
         while True:
             waiting = [member.due for member in self._members if not member.pid]
-            patience = max(0.0, min(waiting) - time.monotonic()) if waiting else 3600.0
-            told = signal.sigtimedwait(_SIGNALS, patience)
+            patience = max(0.0, min(waiting) - time.monotonic()) if waiting else _LOOK_SECONDS
+            told = signal.sigtimedwait(SIGNALS, patience)
             if told and told.si_signo != signal.SIGCHLD:
                 break
+            now = time.monotonic()
+            # When we ourselves were stopped for a while, so were they: they get time to show that they turn.
+            if now - looked < 2 * _LOOK_SECONDS:
+                self._end_frozen(now)
+            looked = now
             self._collect()
             for member in self._members:
                 if not member.pid and member.due <= time.monotonic():
@@ -73,18 +85,32 @@ class Family:
         stopping()
         self._stop()
 
+    def _end_frozen(self, now: float) -> None:
+        for member in self._members:
+            seen = max(member.row.alive_at, member.started)
+            if member.pid and now - seen > FROZEN_SECONDS:
+                log.warning("the %s does not turn any more and is ended", member.name)
+                os.kill(member.pid, signal.SIGKILL)
+
     def _start(self, member: Member) -> None:
         parent = os.getpid()
-        member.pid = os.fork()
-        if member.pid == 0:
-            self._be(member, parent)
         member.started = time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes: for now
+            member.due = time.monotonic() + _LONGEST_DELAY_SECONDS
+            log.warning("the %s cannot be started: %s", member.name, error.strerror)
+            return
+        if pid == 0:
+            self._be(member, parent)
+        member.pid = pid
 
     def _be(self, member: Member, parent: int) -> NoReturn:
         """The child's life."""
         status = 1
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to pass on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             if os.getppid() == parent:
                 for one in member.without:

@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, TCPLayer
 
 from ephemeral.providers import Provider
 from ephemeral_certs.interception import USER, Interception
-from ephemeral_proxy.answers import assembled, problem
+from ephemeral_proxy.answers import assembled, last_words, problem
 from ephemeral_proxy.copies.sending import Copies
 from ephemeral_proxy.counters import Row
 from ephemeral_proxy.head import LIMIT_BYTES, HeadError, RequestHead
@@ -71,6 +71,13 @@ class Plain(Front):
             yield from self._hand_over(Relay(self.context, self._routes, self._copies, self._row), self._data)
 
 
+class Closed(Front):
+    """A port that nobody can be served on."""
+
+    def _decide(self, event: events.Event) -> Commands:
+        yield commands.CloseConnection(self.context.client)
+
+
 class Tunnel(Front):
     """The port for programs that only know HTTPS_PROXY. The hosts of providers are read; all others pass as they are."""
 
@@ -83,11 +90,12 @@ class Tunnel(Front):
         self._copies = copies
         self._row = row
         self._data = b""
+        self._over = False
 
     def _decide(self, event: events.Event) -> Commands:
-        if isinstance(event, events.ConnectionClosed):
+        if isinstance(event, (events.ConnectionClosed, events.Wakeup)):
             yield commands.CloseConnection(self.context.client)
-        if not isinstance(event, events.DataReceived):
+        if not isinstance(event, events.DataReceived) or self._over:
             return
         self._data += event.data
         end = self._data.find(b"\r\n\r\n")
@@ -129,7 +137,7 @@ class Tunnel(Front):
 
     def _connect(self, address: tuple[str, int], rest: bytes) -> Commands:
         host, _ = address
-        self.context.server = connection.Server(address=address)
+        self.context.server = connection.Server(address=address, sni=host)  # verified as what was asked for
         provider = next((one for one in self._providers.values() if (one.host, one.port) == address), None)
         if provider and provider.scheme == "https" and host in self._interception.hosts:
             yield commands.SendData(self.context.client, _ESTABLISHED)
@@ -148,8 +156,8 @@ class Tunnel(Front):
 
     def _refuse(self, status: int, title: str, detail: str, **headers: str) -> Commands:
         self._row.refused += 1
-        yield commands.SendData(self.context.client, assembled(problem(status, title, detail, **headers)))
-        yield commands.CloseConnection(self.context.client)
+        self._over = True
+        yield from last_words(self.context.client, assembled(problem(status, title, detail, **headers)))
 
 
 class _Decrypted(Front):

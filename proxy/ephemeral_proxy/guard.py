@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from mitmproxy import http
@@ -11,15 +11,16 @@ from mitmproxy import http
 from ephemeral_proxy.answers import problem
 
 
-def refusal(target: str, hosts: Sequence[str], origins: Sequence[str]) -> http.Response | None:
-    """The answer to a request that must not pass, or None. ``hosts`` and ``origins``: the values of these headers."""
+def refusal(target: str, header: Callable[[str], Sequence[str]]) -> http.Response | None:
+    """The answer to a request that must not pass, or None. ``header`` gives the values of a header by its lower-case name."""
     try:
-        return _refusal(target, hosts, origins)
+        return _refusal(target, header)
     except ValueError:  # enforcement fails closed: what cannot be judged is not let through
         return problem(400, "Bad Request", "The proxy cannot read this request's Host or Origin.")
 
 
-def _refusal(target: str, hosts: Sequence[str], origins: Sequence[str]) -> http.Response | None:
+def _refusal(target: str, header: Callable[[str], Sequence[str]]) -> http.Response | None:
+    hosts = header("host")
     if not target.startswith("/") or len(hosts) != 1:
         return problem(
             400,
@@ -32,13 +33,14 @@ def _refusal(target: str, hosts: Sequence[str], origins: Sequence[str]) -> http.
             "Misdirected Request",
             "The proxy answers to 127.0.0.1, localhost and [::1] only: use one of them as the host.",
         )
-    for origin in origins:
-        if not _is_loopback(urlsplit(origin).hostname):
-            return problem(
-                403,
-                "Forbidden",
-                "The proxy does not serve web pages of other origins: call it from a program on this machine.",
-            )
+    foreign = any(not _is_loopback(urlsplit(origin).hostname) for origin in header("origin"))
+    # A picture or a form of a page sends no Origin with a GET; browsers say so by this one.
+    if foreign or "cross-site" in header("sec-fetch-site"):
+        return problem(
+            403,
+            "Forbidden",
+            "The proxy does not serve web pages of other origins: call it from a program on this machine.",
+        )
     return None
 
 

@@ -14,7 +14,7 @@ LIMIT_BYTES = 256 << 10
 """No head is longer: servers of providers refuse 8 to 64 KB."""
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n\0]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[^\r\n\0]*[^\r\n\0 \t])?)[ \t]*")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -80,6 +80,8 @@ class RequestHead(Head):
         if len(self.all("content-length")) > 1:
             raise HeadError("there are several Content-Length headers")
         self.length = self._length() or 0
+        if self.length == CHUNKED and self.minor == b"0":
+            raise HeadError("HTTP/1.0 knows no Transfer-Encoding")
         self.upgrades = "upgrade" in self.tokens("connection") and bool(self.get("upgrade"))
 
     def forwarded(self, target: str, host: str, ours: Callable[[str], bool]) -> bytes:
@@ -105,12 +107,10 @@ class ResponseHead(Head):
         line = _STATUS_LINE.fullmatch(self.lines[0])
         if line is None:
             raise HeadError("its first line is no status line of HTTP/1")
-        self.status = int(line[2])
+        self.status = int(line[1])
         self.interim = 100 <= self.status < 200 and self.status != 101
         if method == "HEAD" or 100 <= self.status < 200 or self.status in (204, 304):
             self.length = 0
         else:
             length = self._length()
             self.length = UNTIL_CLOSE if length is None else length
-        words = self.tokens("connection")
-        self.keeps_open = "keep-alive" in words if line[1] == b"0" else "close" not in words

@@ -1,6 +1,13 @@
-"""HTTP/2, by mitmproxy's own layers: what the relay does for HTTP/1, as hooks on flows."""
+"""HTTP/2, by mitmproxy's own layers: what the relay does for HTTP/1, as hooks on flows.
+
+These layers take messages apart. Bodies, headers and trailers pass whole; interim answers (1xx) do not, ``Expect`` is answered
+here, and WebSockets over HTTP/2 are refused.
+"""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 from mitmproxy import http
 from mitmproxy.proxy import context, events, layer
@@ -15,6 +22,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._events import ErrorCode
 from mitmproxy.proxy.layers.http._http2 import Http2Server
 
+from ephemeral.providers import Provider
 from ephemeral.streams import apis
 from ephemeral_proxy.answers import problem, unreachable
 from ephemeral_proxy.copies.sending import Copies, Copy
@@ -25,6 +33,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 _ROUTES = "ephemeral routes"
 _COPY = "ephemeral copy"
+_PROVIDER = "ephemeral provider"
 
 
 class Http2(HttpLayer):
@@ -32,7 +41,7 @@ class Http2(HttpLayer):
 
     def __init__(self, context: context.Context, routes: Routes) -> None:
         super().__init__(context, HTTPMode.transparent)
-        self.connections[context.client] = _Client(self.context.fork(), routes)
+        self._client = self.connections[context.client] = _Client(self.context.fork(), self._provider)
         context.client.ephemeral_routes = routes  # type: ignore[attr-defined]
 
     @property
@@ -40,17 +49,27 @@ class Http2(HttpLayer):
         """Whether a request is under way."""
         return bool(self.streams)
 
+    @property
+    def behind(self) -> int:
+        """Bytes that the client does not take yet: nothing more is to be read for it then."""
+        return sum(len(piece.data) for waiting in self._client.h2_conn.stream_buffers.values() for piece in waiting)
+
+    def _provider(self, stream: int) -> Provider | None:
+        """Where a stream's request goes."""
+        found = self.streams.get(stream)
+        return found.flow.metadata.get(_PROVIDER) if found else None
+
 
 class _Client(Http2Server):
     """mitmproxy's side towards the client, except that a provider that cannot be reached is told of in JSON, not in HTML."""
 
-    def __init__(self, context: context.Context, routes: Routes) -> None:
+    def __init__(self, context: context.Context, provider: Callable[[int], Provider | None]) -> None:
         super().__init__(context)
-        self._routes = routes
+        self._provider = provider
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, ResponseProtocolError) and event.code is ErrorCode.CONNECT_FAILED and self._may_answer(event.stream_id):
-            answer = unreachable(self._routes.provider, event.message)
+            answer = unreachable(self._provider(event.stream_id), event.message)
             answer.headers.pop("connection")  # HTTP/2 has none
             answer.headers = http.Headers([(name.lower(), value) for name, value in answer.headers.fields])
             body = answer.raw_content or b""
@@ -78,6 +97,7 @@ class Flows:
         try:
             self._begin(flow)
         except Exception:  # enforcement fails closed
+            flow.request.stream = False
             flow.response = problem(400, "Bad Request", "The proxy cannot tell where this request should go.")
 
     def _begin(self, flow: http.HTTPFlow) -> None:
@@ -85,17 +105,20 @@ class Flows:
         self._row.requests += 1
         routes: Routes = flow.client_conn.ephemeral_routes  # type: ignore[attr-defined]
         host = request.authority or request.headers.get("host", "")
-        way = routes.decide(request.path, [host], request.headers.get_all("origin"))
+        way = routes.decide(request.path, lambda name: [host] if name == "host" else request.headers.get_all(name))
         if not isinstance(way, Way):
             self._row.refused += 1
             flow.response = way
             return
         fields = [(name.lower(), value) for name, value in request.headers.items()]
-        if apis.find(request.method, way.target):
-            flow.metadata[_COPY] = copy = self._copies.begin(request.method, way.target, way.provider.name, fields)
-            flow.request.stream = lambda data: _request(copy, data)
+        read = apis.find(request.method, way.target)
+        copy = self._copies.begin(request.method, way.target, way.provider.name, fields) if read else None
+        if copy:
+            flow.metadata[_COPY] = copy
+            flow.request.stream = functools.partial(_request, copy)
         else:
             flow.request.stream = True
+        flow.metadata[_PROVIDER] = way.provider
         # The parts of mitmproxy's request that say where to connect; assigning `host` would rewrite headers, too.
         request.data.scheme = way.provider.scheme.encode()
         request.data.host = way.provider.host
@@ -116,7 +139,7 @@ class Flows:
         if copy:
             fields = [(name.lower(), value) for name, value in flow.response.headers.items()]
             copy.answer(flow.response.status_code, fields)
-            flow.response.stream = lambda data: _response(copy, data)
+            flow.response.stream = functools.partial(_response, copy)
 
     def response(self, flow: http.HTTPFlow) -> None:
         self._end(flow, cut=False)

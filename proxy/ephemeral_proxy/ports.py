@@ -5,6 +5,7 @@ Who holds them open while the proxy is started anew lets nobody be refused meanw
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -29,8 +30,8 @@ def open_all(with_interception: bool) -> dict[str, socket.socket]:
         wanted["intercept"] = (settings.get("intercept_port"), "EPHEMERAL_INTERCEPT_PORT")
     inherited = _inherited(os.environ)
     sockets = {name: inherited.pop(name) if name in inherited else _listen(*place) for name, place in wanted.items()}
-    for left in inherited.values():
-        left.close()
+    if inherited:
+        raise PortError(f"LISTEN_FDNAMES names {', '.join(inherited)}, which is no port of the proxy: these are {', '.join(wanted)}")
     return sockets
 
 
@@ -45,8 +46,14 @@ def _inherited(environment: Mapping[str, str]) -> dict[str, socket.socket]:
     names = environment.get("LISTEN_FDNAMES", "proxy").split(":")
     found = {}
     for name, descriptor in zip(names, range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count), strict=False):
-        os.set_inheritable(descriptor, False)
-        found[name] = socket.socket(fileno=descriptor)
+        try:
+            os.set_inheritable(descriptor, False)
+            found[name] = one = socket.socket(fileno=descriptor)
+            listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            listens = 0
+        if not listens:
+            raise PortError(f"LISTEN_FDS promises {count} listening sockets, and descriptor {descriptor} is none: unset LISTEN_FDS, or hand them over")
     return found
 
 
@@ -60,7 +67,7 @@ def _listen(port: int, variable: str) -> socket.socket:
         listener.close()
         if isinstance(error, OverflowError):
             raise PortError(f"{port} is no port: write one below 65536 into {variable}") from None
-        if error.errno == 98:
+        if error.errno == errno.EADDRINUSE:
             raise PortError(f"port {port} of 127.0.0.1 is taken: stop what listens there, or set {variable} to another") from None
         raise PortError(f"cannot listen on 127.0.0.1:{port} ({error.strerror}): set {variable} to another port") from None
     return listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from ephemeral_proxy.answers import answer, problem
 from ephemeral_proxy.guard import refusal
 
 _OURS = "x-ephemeral-"
+_UP = re.compile(r"(?:^|[/\\])(?:\.|%2e){2}(?:$|[/\\]|%2f|%5c)", re.IGNORECASE)
 
 
 def ours(name: str) -> bool:
@@ -37,14 +39,9 @@ class ByPath:
     health: Callable[[], dict[str, Any]]
     only: Provider | None = None
 
-    @property
-    def provider(self) -> Provider | None:
-        """The provider that all requests go to, where it is one."""
-        return self.only
-
-    def decide(self, target: str, hosts: Sequence[str], origins: Sequence[str]) -> Way | http.Response:
-        """The way of a request, or our own answer to it. ``hosts`` and ``origins``: the values of these headers."""
-        refused = refusal(target, hosts, origins)
+    def decide(self, target: str, header: Callable[[str], Sequence[str]]) -> Way | http.Response:
+        """The way of a request, or our own answer to it. ``header`` gives the values of a header by its lower-case name."""
+        refused = refusal(target, header)
         if refused:
             return refused
         if self.only:
@@ -71,7 +68,8 @@ class Fixed:
 
     provider: Provider
 
-    def decide(self, target: str, hosts: Sequence[str], origins: Sequence[str]) -> Way | http.Response:
+    def decide(self, target: str, header: Callable[[str], Sequence[str]]) -> Way | http.Response:
+        hosts = header("host")
         if not target.startswith("/") or len(hosts) != 1:
             return problem(400, "Bad Request", "This connection leads to one provider: ask for a path, with one Host.")
         return Way(self.provider, target, hosts[0])
@@ -80,5 +78,7 @@ class Fixed:
 Routes = ByPath | Fixed
 
 
-def _way(provider: Provider, target: str) -> Way:
+def _way(provider: Provider, target: str) -> Way | http.Response:
+    if provider.base and _UP.search(target.partition("?")[0]):
+        return problem(400, "Bad Request", f"A path to {provider.name} may not lead out of {provider.base}: leave out the dots.")
     return Way(provider, provider.base + target, provider.authority)

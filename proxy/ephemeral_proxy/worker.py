@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
+import struct
+import sys
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mitmproxy import ctx
+from mitmproxy.connection import Connection
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, layer, mode_specs
 from mitmproxy.proxy.context import Context
@@ -21,12 +26,14 @@ from mitmproxy.proxy.server import LiveConnectionHandler
 from mitmproxy.utils import asyncio_utils
 
 from ephemeral.providers import Provider
+from ephemeral_certs.errors import CertsError
 from ephemeral_certs.interception import Interception
 from ephemeral_proxy.copies.sending import Copies
 from ephemeral_proxy.counters import Counters, Row
-from ephemeral_proxy.front import Plain, Tunnel
+from ephemeral_proxy.front import Closed, Plain, Tunnel
 from ephemeral_proxy.http2 import Flows
 from ephemeral_proxy.loop import Loop
+from ephemeral_proxy.ports import BACKLOG
 from ephemeral_proxy.routing import ByPath
 from ephemeral_proxy.tls import Tls
 
@@ -38,7 +45,9 @@ DRAIN_SECONDS = 0.7
 IDLE_SECONDS = 24 * 3600
 """A connection without a byte for this long is closed. Models think for many minutes; clients have their own timeouts."""
 
-BACKLOG = 1024
+HELD_BYTES = 1 << 20
+"""What is kept for one side of a connection that does not take it, before nothing more is read from the other."""
+_HELD_SECONDS = 0.01  # between two looks at whether it has been taken
 
 Top = Callable[[Context], layer.Layer]
 Hooks = Mapping[str, Sequence[Callable[..., None]]]
@@ -58,7 +67,8 @@ class House:
 
     ports: Sequence[Port]
     providers: Mapping[str, Provider]
-    interception: Interception | None
+    authority: Path
+    """Directory of the authority for interception; used where there is a port for it."""
     counters: Counters
     workers: int
 
@@ -66,7 +76,6 @@ class House:
 def run(house: House, connection: socket.socket, row: Row) -> None:
     """The process: serve until SIGTERM. ``connection`` leads to the reader."""
     gc.freeze()  # what was loaded before the fork is shared, and never looked at again
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to pass on
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(_Worker(house, connection, row).serve())
 
@@ -77,12 +86,14 @@ class _Worker:
         self._connection = connection
         self._row = row
         self._open: set[_Connection] = set()
-        self._idle = asyncio.Event()
+        self._interception: Interception | None = None
 
     async def serve(self) -> None:
         asyncio.get_running_loop().set_exception_handler(self._unexpected)
+        self._beat()
         copies = Copies(self._connection, self._row)
-        tls = Tls(self._house.interception)
+        self._interception = self._open_authority()
+        tls = Tls(self._interception)
         options = _options(tls)
         hooks = _hooks(tls, Flows(copies, self._row))
         stop = asyncio.Event()
@@ -90,6 +101,7 @@ class _Worker:
         servers = []
         with asyncio_utils.set_eager_task_factory():
             for port in self._house.ports:
+                # Only mitmproxy's HTTP/2 asks for the mode; where a reverse one would lead is decided by us for each request.
                 mode = mode_specs.ProxyMode.parse("regular" if port.name == "intercept" else "reverse:http://127.0.0.1:1")
                 accept = self._accept(options, hooks, mode, self._top(port, copies))
                 servers.append(await asyncio.start_server(accept, sock=port.socket, backlog=BACKLOG))
@@ -99,11 +111,28 @@ class _Worker:
             await self._drain()
             copies.flush()
 
+    def _beat(self) -> None:
+        """Show the parent, every second, that the event loop turns."""
+        self._row.alive_at = int(time.monotonic())
+        asyncio.get_running_loop().call_later(1.0, self._beat)
+
+    def _open_authority(self) -> Interception | None:
+        """The authority for interception. Here and not in the parent: the reader, which is fed by strangers, has no use for it.
+        One that is damaged keeps that port shut, and nothing else."""
+        if not any(port.name == "intercept" for port in self._house.ports):
+            return None
+        try:
+            return Interception.open(self._house.authority)
+        except CertsError as error:
+            log.error("programs that only know HTTPS_PROXY are not served: %s %s", error, error.hint)
+            return None
+
     def _top(self, port: Port, copies: Copies) -> Top:
         """The first layer of a connection that comes in on ``port``."""
-        providers, interception = self._house.providers, self._house.interception
+        providers, interception = self._house.providers, self._interception
         if port.name == "intercept":
-            assert interception
+            if interception is None:
+                return Closed
             return lambda context: Tunnel(context, providers, interception, copies, self._row)
         routes = ByPath(providers, self.health, providers.get(port.name))
         return lambda context: Plain(context, routes, copies, self._row)
@@ -111,31 +140,27 @@ class _Worker:
     def _accept(self, options: Options, hooks: Hooks, mode: mode_specs.ProxyMode, top: Top) -> Callable[[Any, Any], Any]:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._row.connections += 1
-            handler = _Connection(reader, writer, options, mode, hooks, top)
+            handler = _Connection(reader, writer, options, mode, hooks, top, self._row)
             self._open.add(handler)
             try:
                 await handler.handle_client()
             finally:
                 self._open.discard(handler)
-                if not self._open:
-                    self._idle.set()
 
         return accept
 
     async def _drain(self) -> None:
         """Let what is under way finish, for a moment."""
-        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
-        while any(handler.busy for handler in self._open) and asyncio.get_running_loop().time() < deadline:
-            self._idle.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), 0.02)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while any(handler.busy for handler in self._open) and time.monotonic() < deadline:  # noqa: ASYNC110 (layers tell nobody)
+            await asyncio.sleep(0.02)
 
     def health(self) -> dict[str, Any]:
         """What ``/healthz`` says; the counters are of all processes, since the proxy's start."""
         return {
             "status": "ok",
             "providers": {name: f"{one.scheme}://{one.authority}{one.base}" for name, one in self._house.providers.items()},
-            "intercepts": sorted(self._house.interception.hosts) if self._house.interception else [],
+            "intercepts": sorted(self._interception.hosts) if self._interception else [],
             "workers": self._house.workers,
             **self._house.counters.totals(),
         }
@@ -154,11 +179,14 @@ class _Connection(LiveConnectionHandler):
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, options: Options, mode: mode_specs.ProxyMode,
-        hooks: Hooks, top: Top,
+        hooks: Hooks, top: Top, row: Row,
     ) -> None:  # fmt: skip
         super().__init__(reader, writer, options, mode)
         self._hooks = hooks
+        self._row = row
         self.layer = top(self.layer.context)
+        # mitmproxy opens five connections to an address at a time, which is for browsers; requests over HTTP/2 would wait.
+        self.max_conns = defaultdict(lambda: asyncio.Semaphore(10_000))
 
     @property
     def busy(self) -> bool:
@@ -171,6 +199,58 @@ class _Connection(LiveConnectionHandler):
                 handle(*hook.args())
             except Exception as error:  # a connection may fail by it; the others do not notice
                 log.warning("%s failed: %s", hook.name, type(error).__name__)
+
+    async def drain_writers(self) -> None:
+        """Called by a side's task after each piece that it has read: wait until the others have taken what they were sent.
+
+        mitmproxy lets all sides wait for all, one after the other; then an upload that a provider does not read holds up the
+        answer that it would read after it.
+        """
+        me = asyncio.current_task()
+        for io in list(self.transports.values()):
+            if io.writer is not None and io.handler is not me:
+                try:
+                    await io.writer.drain()
+                except OSError as error:
+                    if io.handler is not None:
+                        io.handler.cancel(f"Error sending data: {error}")
+        client = self.transports.get(self.client)
+        held = "ahead" if client and client.handler is me else "behind"
+        while sum(getattr(one, held, 0) for one in self.layer.context.layers) > HELD_BYTES:  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(_HELD_SECONDS)
+
+    def close_connection(self, connection: Connection, half_close: bool = False) -> None:
+        """As mitmproxy does it, but a client whose provider has reset its connection is reset, too: an answer without a length
+        would seem to be whole."""
+        if connection is self.client and not half_close and self._was_reset():
+            writer: Any = self.transports[connection].writer
+            if writer is not None and not writer.is_closing() and not writer.transport.get_write_buffer_size():
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                writer.transport.abort()
+        super().close_connection(connection, half_close)
+
+    def _was_reset(self) -> bool:
+        readers: list[Any] = [io.reader for one, io in self.transports.items() if one is not self.client and io.reader]
+        return any(isinstance(reader.exception(), ConnectionResetError) for reader in readers)
+
+    def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
+        """Of what mitmproxy has to say, the errors: it has caught what a layer raised, and the connection would hang."""
+        if level < logging.ERROR:
+            return
+        self._row.crashed += 1
+        log.warning("a connection failed in the proxy and was closed: %s", _kind(exc_info))
+        client = self.transports.get(self.client)
+        if client and client.handler:
+            client.handler.cancel("failed")
+
+
+_RESET = struct.pack("ii", 1, 0)  # linger for no time: what closes then is reset
+
+
+def _kind(exc_info: Any) -> str:
+    """The type of an exception: what it says may quote traffic."""
+    error = exc_info[1] if isinstance(exc_info, tuple) else sys.exception()
+    return type(error).__name__ if error else "an error without a name"
 
 
 def _options(tls: Tls) -> Options:

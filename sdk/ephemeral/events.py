@@ -69,8 +69,9 @@ class EventSink:
                     self._characters -= self._queue.popleft()[1]
                     self.dropped += 1
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="ephemeral-events", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="ephemeral-events", daemon=True)
+                    thread.start()
+                    self._thread = thread
                 self._changed.notify()
         except RuntimeError:  # no thread can be started any more: the interpreter is going down
             self.dropped += 1
@@ -94,7 +95,11 @@ class EventSink:
         connection: _UnixConnection | None = None
         failures = 0
         while batch := self._next_batch():
-            lines = b"".join(_line(event) for event, _ in batch)
+            try:
+                lines = b"".join(_line(event) for event, _ in batch)
+            except (MemoryError, TypeError, ValueError):  # this batch is lost, and not the thread
+                self.dropped += len(batch)
+                continue
             while True:
                 reused = connection is not None
                 connection = connection or _UnixConnection(self._path)

@@ -61,6 +61,7 @@ _AFTER_ANY = ("session-id", "thread-id", "x-session-id", "x-grok-conv-id")
 _BAGGAGE = re.compile(r"(?:^|,)\s*session\.id\s*=\s*([^,;\s]+)")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _USER_ID_WITH_SESSION = re.compile(r"session_([0-9A-Za-z-]{8,64})")  # Claude Code: user_…_account_…_session_UUID
+_PLAIN_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _RETRY_HEADER = "x-stainless-retry-count"  # sent by the official clients of OpenAI and Anthropic
 
 _TELLING = 32
@@ -504,7 +505,9 @@ def _from_headers(said: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     others = sorted(name for name in said if _ANY_SESSION_ID.fullmatch(name))
     for name in (*_BEFORE_ANY, *others, *_AFTER_ANY):
         if name in said:
-            yield name, said[name]
+            # A header that we do not know by name may hold a credential (X-Auth-Session-Id): it is written down by hash only.
+            known = name not in others or name in _BEFORE_ANY or name in _AFTER_ANY or _PLAIN_UUID.fullmatch(said[name])
+            yield name, said[name] if known or not said[name] else f"h-{_hex(said[name])}"
     if baggage := _BAGGAGE.search(said.get("baggage", "")):
         yield "baggage", baggage[1]
 

@@ -104,6 +104,7 @@ _SAVE = """
 INSERT INTO places (key, session, state, seen_at) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET session = excluded.session, state = excluded.state, seen_at = excluded.seen_at
 """
+_OWN_PLACES = 4096  # for when the file cannot be used
 _BUSY_SECONDS_AT_FIRST = 1.0  # several processes may begin the file together
 _BUSY_SECONDS = 0.02
 _PATIENCE_SECONDS = (0.25, 30.0)  # before the file is tried again: at first, and at most
@@ -137,7 +138,7 @@ class FileMemory:
         self._rows = rows
         self._age_seconds = age_seconds
         self._clock = clock
-        self._own = Memory()
+        self._own = Memory(_OWN_PLACES)
         self._unsaved: deque[_Record] = deque(maxlen=_UNSAVED)
         self._connection: sqlite3.Connection | None = None
         self._busy_seconds = _BUSY_SECONDS_AT_FIRST

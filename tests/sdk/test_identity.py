@@ -65,7 +65,7 @@ def tell(identity: Identity, session: str, text: str = "", *ids: str) -> None:
         ({"X-Ephemeral-Session-Id": "a", "Helicone-Session-Id": "b"}, {}, ("a", "x-ephemeral-session-id")),
         ({"x-litellm-session-id": "b", "X-LITELLM-TRACE-ID": "a"}, {}, ("a", "x-litellm-trace-id")),
         ({"Helicone-Session-Id": "a", "x-portkey-trace-id": "b"}, {}, ("a", "helicone-session-id")),
-        ({"X-Claude-Code-Session-Id": "a", "session-id": "b"}, {}, ("a", "x-claude-code-session-id")),
+        ({"X-Claude-Code-Session-Id": UUID, "session-id": "b"}, {}, (UUID, "x-claude-code-session-id")),
         ({"thread-id": "b", "session-id": "a"}, {}, ("a", "session-id")),
         ({"X-Session-ID": "a", "baggage": "session.id=b"}, {}, ("a", "x-session-id")),
         ({"X-Grok-Conv-Id": "a"}, {}, ("a", "x-grok-conv-id")),

@@ -9,6 +9,9 @@ import zstandard
 
 from ephemeral.streams.encodings import LIMIT_BYTES, Decoder, TooLarge
 
+_WINDOW_BYTES = 8 << 20
+"""The most that RFC 9659 lets HTTP ask a recipient for."""
+
 _SLICE = 256
 """Bytes of zstd decoded at a time: a block of four can stand for 128 KiB, so this bounds what one step makes."""
 
@@ -28,7 +31,7 @@ class _Brotli:
 
 class _Zstd:
     def __init__(self) -> None:
-        self._stream = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+        self._stream = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES).decompressobj(read_across_frames=True)
         self._left = LIMIT_BYTES
 
     def __call__(self, data: bytes) -> bytes:

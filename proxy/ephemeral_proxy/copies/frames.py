@@ -62,6 +62,12 @@ def pack_json(kind: Kind, number: int, exchange: int, at: float, content: dict[s
     return pack(kind, number, exchange, at, text)
 
 
+def exchange_of(frame: bytes) -> int:
+    """The exchange that a packed frame is about; 0 for HELLO."""
+    exchange: int = _HEADER.unpack_from(frame)[2]
+    return exchange
+
+
 def unpack(packet: bytes) -> Iterator[Frame]:
     """The frames of a packet. Raises ValueError for bytes that are none."""
     position = 0

@@ -58,6 +58,8 @@ class Reader:
             return
         key = (worker, frame.exchange)
         if frame.kind is Kind.BEGIN:
+            if key in self._open:
+                self._end(key, cut=True, at=frame.at)
             self._open[key] = _Open(self._conversations)
             self._row.conversations += 1
         exchange = self._open.get(key)
@@ -77,6 +79,11 @@ class Reader:
         self._held += exchange.held
         if frame.kind in (Kind.END, Kind.CUT):
             self._end(key, cut=frame.kind is Kind.CUT, at=frame.at)
+
+    def close(self) -> None:
+        """No more will come: whatever is open is cut."""
+        for key in list(self._open):
+            self._end(key, cut=True, at=time.time())
 
     def _end(self, key: tuple[int, int], cut: bool, at: float) -> None:
         exchange = self._open.pop(key)
@@ -221,13 +228,19 @@ class Intake:
         return frames
 
 
+def _bound_memory() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    bound = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (bound, most))
+
+
 def run(connections: Sequence[socket.socket], row: Row, predictor: Path, memory_file: Path) -> None:
     """The process: read until SIGTERM, then what still waits, for a moment. Events go to the socket ``predictor``; whose
     conversations were seen is remembered in ``memory_file``."""
     os.nice(_NICE)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    _bound_memory()
     stopping: list[int] = []
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     sink = EventSink(f"unix:{predictor}")
     memory = FileMemory(memory_file)
@@ -235,6 +248,7 @@ def run(connections: Sequence[socket.socket], row: Row, predictor: Path, memory_
     reader = Reader(conversations, row)
     gc.freeze()
     intake = Intake(connections)
+    before = row.events_sent, row.events_dropped, row.unreadable  # counted by the readers before us
     with selectors.DefaultSelector() as selector:
         for connection in connections:
             connection.setblocking(False)
@@ -246,10 +260,12 @@ def run(connections: Sequence[socket.socket], row: Row, predictor: Path, memory_
             ready = intake.holds or selector.select(0.05 if stopping else 0.5)
             for worker, frame in intake.frames():
                 reader.take(worker, frame)
-            row.events_sent, row.events_dropped = sink.sent, sink.dropped
-            row.unreadable = conversations.failures + intake.malformed
+            row.alive_at = int(time.monotonic())
+            row.events_sent, row.events_dropped = before[0] + sink.sent, before[1] + sink.dropped
+            row.unreadable = before[2] + conversations.failures + intake.malformed
             if stopping and (not ready or time.monotonic() > deadline):
                 break
+    reader.close()
     memory.close()
     sink.close()
 

@@ -10,14 +10,21 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from urllib.parse import parse_qs, urlencode
 
-from ephemeral_proxy.copies.frames import PACKET_BYTES, Kind, pack, pack_json
+from ephemeral_proxy.copies.frames import PACKET_BYTES, Kind, exchange_of, pack, pack_json
 from ephemeral_proxy.counters import Row
 
 log = logging.getLogger("ephemeral.proxy")
 
-QUEUE_BYTES = 8 << 20
-"""What may wait for the reader. Then the oldest goes."""
+_BROKEN_LIMIT = 10_000
+_LAST = 0xFFFFFFFF  # a number that no frame in order has: what came before it is not whole
+
+QUEUE_BYTES = 48 << 20
+"""What may wait for the reader: more than the longest body that is read. Then the oldest goes."""
+BUSY_BYTES = 8 << 20
+"""While so much waits, no further conversation is copied: better some whole than all in pieces."""
+_AT_ONCE = 4  # packets handed over before the last byte of an answer leaves
 
 # Headers the reader has a use for: who talks, in which session, how the body is coded. None of them is a credential.
 _USEFUL = re.compile(
@@ -39,12 +46,18 @@ class Copies:
         self._packet = b""  # taken from the queue, and not accepted by the socket yet
         self._waiting = False
         self._scheduled = False
+        self._complained = False
+        self._broken: set[int] = set()  # exchanges of which a frame was dropped
         # Numbers are not used again by the worker that takes this one's place: the reader may still hold its exchanges.
         self._numbers = itertools.count(time.time_ns() // 1000)
-        self.put(pack(Kind.HELLO, 0, 0, time.time(), b""))
+        [self._packet] = pack(Kind.HELLO, 0, 0, time.time(), b"")
+        row.frames_sent += 1
 
-    def begin(self, method: str, path: str, provider: str, fields: Iterable[tuple[str, str]]) -> Copy:
-        """A new exchange. ``fields``: the request's headers, names in lower case."""
+    def begin(self, method: str, path: str, provider: str, fields: Iterable[tuple[str, str]]) -> Copy | None:
+        """A new exchange. ``fields``: the request's headers, names in lower case. None when the reader is too far behind."""
+        if self._bytes > BUSY_BYTES:
+            self._row.copies_dropped += 1
+            return None
         copy = Copy(self, next(self._numbers))
         copy.begin(method, path, provider, fields)
         return copy
@@ -54,36 +67,66 @@ class Copies:
             self._queue.append(frame)
             self._bytes += len(frame)
         while self._bytes > self._limit:
-            self._bytes -= len(self._queue.popleft())
+            dropped = self._queue.popleft()
+            self._bytes -= len(dropped)
             self._row.copies_dropped += 1
-        if not self._scheduled and not self._waiting:
+            self._cut(exchange_of(dropped))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._queue and not self._scheduled and not self._waiting:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def _cut(self, exchange: int) -> None:
+        """A frame of ``exchange`` is lost: the reader is told that it is over, once, after all that still waits."""
+        if exchange not in self._broken and exchange:
+            if len(self._broken) > _BROKEN_LIMIT:  # those that never ask again
+                self._broken.clear()
+            self._broken.add(exchange)
+            [end] = pack(Kind.CUT, _LAST, exchange, time.time(), b"")
+            self._queue.append(end)
+            self._bytes += len(end)
+
+    def over(self, exchange: int) -> bool:
+        """Whether ``exchange`` was given up because a frame of it was dropped. It is asked until it says so."""
+        if exchange in self._broken:
+            self._broken.discard(exchange)
+            return True
+        return False
+
     def failed(self) -> None:
-        """Something of the copy raised. It is counted, and logged without what it was about."""
+        """Something of the copy raised. It is counted, and logged the first time, without what it was about."""
         self._row.copies_failed += 1
-        log.warning("a copy failed: the traffic goes on without it", exc_info=log.isEnabledFor(logging.DEBUG))
+        if not self._complained:
+            self._complained = True
+            log.warning("a copy failed: the traffic goes on without it", exc_info=log.isEnabledFor(logging.DEBUG))
 
     def flush(self) -> None:
-        """Hand over now what the socket takes, instead of in a moment."""
-        if not self._waiting:
-            self._flush()
+        """Hand over now what the socket takes, or the first of it, instead of in a moment."""
+        try:
+            if not self._waiting:
+                self._flush(_AT_ONCE)
+        except Exception:
+            self.failed()
 
-    def _flush(self) -> None:
+    def _flush(self, packets: int = 1 << 30) -> None:
         self._scheduled = False
         try:
-            while self._packet or self._queue:
+            for _ in range(packets):
+                if not (self._packet or self._queue):
+                    return
                 if not self._packet:
                     self._packet = self._next_packet()
                 self._socket.send(self._packet)
                 self._packet = b""
+            self._schedule()
         except (BlockingIOError, InterruptedError):
             if not self._waiting:
                 self._waiting = True
                 asyncio.get_running_loop().add_writer(self._socket, self._writable)
-        except OSError:  # there is no reader, and no socket to wait for: what waits is lost
-            self._row.copies_dropped += len(self._queue) + 1
+        except OSError:  # the socket is gone for good: what waits is lost
+            self._row.copies_dropped += len(self._queue)
             self._packet = b""
             self._queue.clear()
             self._bytes = 0
@@ -114,7 +157,7 @@ class Copy:
         self._over = False
 
     def begin(self, method: str, path: str, provider: str, fields: Iterable[tuple[str, str]]) -> None:
-        self._tell(Kind.BEGIN, {"method": method, "path": path, "provider": provider, "headers": _useful(fields)})
+        self._tell(Kind.BEGIN, {"method": method, "path": _told(path), "provider": provider, "headers": _useful(fields)})
 
     def request(self, data: bytes) -> None:
         if data:
@@ -151,12 +194,22 @@ class Copy:
         if self._over:
             return
         try:
+            if self._copies.over(self._exchange):
+                self._over = True
+                return
             made = frames(time.time())
             self._next += len(made)
             self._copies.put(made)
         except Exception:
             self._over = True
             self._copies.failed()
+
+
+def _told(target: str) -> str:
+    """A path without its query, which may hold a key; but for the model, which Realtime names there."""
+    path, _, query = target.partition("?")
+    model = parse_qs(query).get("model") if "model=" in query else None
+    return f"{path}?{urlencode({'model': model[0][:200]})}" if model else path
 
 
 def _useful(fields: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -37,7 +37,8 @@ class Direction:
                 continue
             self._length += len(frame.payload)
             if self._length <= MESSAGE_LIMIT:
-                self._text.append(str(frame.payload))
+                if frame.payload:
+                    self._text.append(str(frame.payload))
             else:
                 self._text.clear()
             if frame.message_finished:
