@@ -136,11 +136,13 @@ class Daemon:
     async def _end(self, session: Session, why: str) -> None:
         self._sessions.remove(session)
         session.ended_at = time.time()  # whoever waits for it, or starts a sandbox for it, gives up
+        self._sessions.ended(session)  # what comes late does not open it again
         await self._preparer.stop(session)
         if session.sandbox:
             self._fleet.give_back(session.sandbox)
         self._late.forget(session.id)
         note(self._notes, session.id, "ended", why)
+        self._sessions.ended(session)
         self._notes.session(session.wire())
 
     def _evict(self, worth: float) -> bool:
@@ -190,7 +192,7 @@ class Daemon:
         for moment in moments:
             if session := self._sessions.get(moment.session):
                 session.touch()
-            else:
+            elif self._sessions.went_on(moment):
                 self._notes.session(self._sessions.open(moment.session).wire())
             self._notes.moment(moment)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -100,3 +101,27 @@ async def test_a_session_that_is_opened_twice_is_one(house):
     first = house.daemon.open_session(wire.SessionRequest(id="same-1"))
     second = house.daemon.open_session(wire.SessionRequest(id="same-1"))
     assert first.started_at == second.started_at
+
+
+async def test_what_comes_late_does_not_open_a_session_again_and_one_that_goes_on_keeps_its_figures(house):
+    def moment(kind: str) -> wire.Moment:
+        return wire.Moment(session="late-1", at=time.time(), kind=kind)
+
+    await house.daemon.put_plan(wire.Plan(session="late-1", proposer="seen", wants=[], app="notebook", at=time.time()))
+    await house.run("1", session="late-1")
+    ended = await house.daemon.end_session("late-1")
+    assert (ended.executions, ended.app) == (1, "notebook")
+    house.daemon.add_moments([moment("assistant_text"), moment("turn_ended")])
+    assert house.daemon._sessions.get("late-1") is None
+    house.daemon.add_moments([moment("turn_started")])
+    again = house.daemon._sessions.get("late-1").wire()
+    assert (again.state, again.executions, again.app, again.started_at) == ("active", 1, "notebook", ended.started_at)
+    await house.run("2", session="late-1")
+    ended = await house.daemon.end_session("late-1")
+    assert (ended.executions, ended.builds) == (2, again.builds)
+
+
+async def test_a_plan_says_whose_a_session_is_that_a_moment_opened(house):
+    house.daemon.add_moments([wire.Moment(session="named-1", at=time.time(), kind="user_turn")])
+    await house.daemon.put_plan(wire.Plan(session="named-1", proposer="seen", wants=[], app="notebook", at=time.time()))
+    assert (await house.daemon.end_session("named-1")).app == "notebook"

@@ -23,7 +23,7 @@ from ephemeral_sandboxd.ledger.writer import Writer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CONVERSATION = frozenset(get_args(wire.Event.model_fields["kind"].annotation))
+CONVERSATION = frozenset((*get_args(wire.Event.model_fields["kind"].annotation), "k2_prompt", "k2_answer"))
 """Kinds of moments whose text is the conversation's, not ours."""
 
 NAMES = frozenset({"name", "model", "app", "call", "digest"})

@@ -17,6 +17,10 @@ CLAIM_WAIT_SECONDS = 0.05
 """How long an execution that names no session waits for the proxy's claim of its code (the tee runs beside the call)."""
 CLAIMS_KEPT = 10_000
 CLAIMS_OF_ONE_CODE = 100
+PAST_KEPT = 10_000
+"""Ended sessions that are remembered: a conversation may go on after it was silent for long."""
+BEGINS = frozenset(("turn_started", "user_turn"))
+"""Kinds of moments with which a conversation goes on. Others may come late, when its session has ended."""
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Session:
     builds: list[Build] = field(default_factory=list)
     executions: int = 0
     memory_seconds: float = 0.0
+    before: wire.Session | None = None
+    """What it was when it ended an earlier time: it is the same session, and its figures go on."""
 
     def lose(self, why: str) -> None:
         """Its sandbox is gone. What had run in it is worth a word to whoever executes next."""
@@ -87,12 +93,14 @@ class Session:
         return (arrived - max([self.first_plan, *(self.named[package] for package in needed)])) * 1000
 
     def wire(self) -> wire.Session:
+        before = self.before
         return wire.Session(
             id=self.id, app=self.app, policy=self.policy, state="ended" if self.ended_at else "active",
-            root=self.stock.name, network=list(self.network), started_at=self.started_at,
-            last_at=self.last_at, ended_at=self.ended_at, sandbox=self.sandbox.id if self.sandbox else None, executions=self.executions,
-            builds=len(self.builds), wasted=sum(not build.used for build in self.builds) if self.ended_at else 0,
-            memory_seconds=round(self.memory_seconds, 3))
+            root=self.stock.name, network=list(self.network), started_at=before.started_at if before else self.started_at,
+            last_at=self.last_at, ended_at=self.ended_at, sandbox=self.sandbox.id if self.sandbox else None,
+            executions=self.executions + (before.executions if before else 0), builds=len(self.builds) + (before.builds if before else 0),
+            wasted=(sum(not build.used for build in self.builds) if self.ended_at else 0) + (before.wasted if before else 0),
+            memory_seconds=round(self.memory_seconds + (before.memory_seconds if before else 0.0), 3))
 
 
 class Sessions:
@@ -102,6 +110,7 @@ class Sessions:
         self._stocks = stocks
         self._bereaved: dict[str, str] = {}
         self._active: dict[str, Session] = {}
+        self._past: OrderedDict[str, wire.Session] = OrderedDict()
         self._claims: OrderedDict[str, deque[str]] = OrderedDict()
         self._claimed = asyncio.Event()
 
@@ -120,13 +129,29 @@ class Sessions:
         session_id = session_id or f"x{secrets.token_hex(6)}"
         session = self._active.get(session_id)
         if session is None:
-            session = Session(session_id, self._stocks.get(root), app=app, policy=policy, lost=self._bereaved.pop(session_id, None))
+            before = self._past.pop(session_id, None)
+            session = Session(
+                session_id, self._stocks.get(root), app=app or (before.app if before else ""), policy=policy,
+                lost=self._bereaved.pop(session_id, None), before=before,
+            )  # fmt: skip
             self._active[session_id] = session
+        elif app and not session.app:  # a moment opened it, which does not say whose it is
+            session.app = app
         session.touch()
         return session
 
+    def went_on(self, moment: wire.Moment) -> bool:
+        """Whether a moment belongs to a session that is to be opened: a new one, or one that ended and goes on."""
+        return moment.session not in self._past or moment.kind in BEGINS
+
     def remove(self, session: Session) -> None:
         self._active.pop(session.id, None)
+
+    def ended(self, session: Session) -> None:
+        """Its figures are final, unless it goes on."""
+        self._past[session.id] = session.wire()
+        while len(self._past) > PAST_KEPT:
+            self._past.popitem(last=False)
 
     def by_sandbox(self, sandbox_id: str) -> Session | None:
         return next((session for session in self._active.values() if session.sandbox and session.sandbox.id == sandbox_id), None)
