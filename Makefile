@@ -14,7 +14,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url
 DASHBOARD = sandboxd/ephemeral_sandboxd/dashboard/index.html
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
 
 demo: build/services.stamp ## a dozen conversations: what stood ready, what was waited for, what it costs without us
 	@$(MAKE) --no-print-directory -j2 dashboard setup
@@ -25,6 +25,15 @@ test: build/dev.stamp packages ## everything that CI runs
 	@$(MAKE) --no-print-directory check
 	@echo "== tests"
 	@$(SUDO) .venv/bin/pytest
+
+test-k2: build/dev.stamp ## what K2 must do for us, asked of the real one (some twenty questions): wants EPHEMERAL_K2_API_KEY
+	@if [ -z "$$EPHEMERAL_K2_API_KEY" ]; then \
+		echo "test-k2 asks the real K2 and needs a key for it. Set EPHEMERAL_K2_API_KEY=…" >&2; \
+		echo "and, for another service than K2 Think's, EPHEMERAL_K2_BASE_URL, EPHEMERAL_K2_MODEL and EPHEMERAL_K2_EFFORT." >&2; \
+		echo "Without a key the same tests run against a stand-in: .venv/bin/pytest tests/predictor/test_k2.py" >&2; \
+		exit 2; \
+	fi
+	@EPHEMERAL_TEST_K2=live .venv/bin/pytest tests/predictor/test_k2.py
 
 check: build/dev.stamp dashboard/node_modules/.stamp ## lint, types, contracts between the rooms, the dashboard's own tests
 	@echo "== ruff"
@@ -79,4 +88,4 @@ dashboard/node_modules/.stamp: dashboard/package-lock.json
 	@cd dashboard && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help demo test test-store check setup dashboard packages lock clean
+.PHONY: help demo test test-store test-k2 check setup dashboard packages lock clean

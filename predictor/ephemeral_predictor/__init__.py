@@ -13,5 +13,7 @@
 | ``sandboxd`` | the way to sandboxd: never waited for |
 | ``redact`` | takes secrets out of a text |
 | ``reasoned`` | K2 |
-| ``evaluate``, ``estimate`` | offline: how good the guesses are; how often each rule is right |
+| ``estimate`` | offline: how often each rule is right |
+| ``tasks`` | tasks of known solution, and what packages bring along |
+| ``bench`` | how good the predictions are (``ephemeral bench predictor``) |
 """

@@ -8,7 +8,8 @@ import uvloop
 
 from ephemeral import logs, names, settings
 from ephemeral.errors import EphemeralError
-from ephemeral_predictor import app, evaluate
+from ephemeral_predictor import app, planner
+from ephemeral_predictor.state import Belief
 
 
 def main() -> int:
@@ -18,7 +19,9 @@ def main() -> int:
         socket = settings.predictor_socket()
         # The tables are read now, not while the first conversation waits.
         names.package_for("numpy")
-        evaluate.predict([{"role": "user", "content": "plot numbers.csv"}])
+        belief = Belief("warm-up")
+        belief.user_turn("plot numbers.csv")
+        planner.plan_for(belief, at=0.0)
         uvloop.run(app.serve(configuration, socket))
     except (settings.SettingError, EphemeralError, OSError) as error:
         sys.stderr.write(f"predictor: {error}\n")

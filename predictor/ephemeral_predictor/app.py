@@ -16,9 +16,12 @@ from pydantic import ValidationError
 from ephemeral import remote, settings
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Problem
+from ephemeral_predictor.following import Follower
+from ephemeral_predictor.history import History
 from ephemeral_predictor.listener import Listener
 from ephemeral_predictor.moments import Moments
-from ephemeral_predictor.reasoned.agent import K2, Agent
+from ephemeral_predictor.reasoned.agent import Agent
+from ephemeral_predictor.reasoned.service import K2
 from ephemeral_predictor.sandboxd import Sandboxd
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ class Configuration:
     capture: bool = False
     idle_seconds: float = 300.0
     k2: K2 | None = field(default=None, repr=False)
+    history: Path | None = None
+    """File of what each app's sessions imported. None: nothing is learned from them."""
 
     @classmethod
     def from_settings(cls) -> Configuration:
@@ -43,14 +48,6 @@ class Configuration:
         predictor = settings.get("predictor")
         if predictor not in ("ours", "none"):
             raise settings.SettingError(f"EPHEMERAL_PREDICTOR is {predictor!r}: write ours or none")
-        key = settings.get("k2_api_key")
-        k2 = K2(
-            api_key=key,
-            base_url=settings.get("k2_base_url"),
-            model=settings.get("k2_model"),
-            effort=settings.get("k2_effort"),
-            deadline_seconds=settings.get("k2_deadline_seconds"),
-        )
         return cls(
             sandboxd=settings.sandboxd_address(),
             token=settings.token(),
@@ -58,7 +55,8 @@ class Configuration:
             # Text stays on this machine unless it was said in so many words that it may go to another.
             capture=settings.get("capture_remote" if remote.is_remote(settings.sandboxd_address()) else "capture"),
             idle_seconds=settings.get("idle_seconds"),
-            k2=k2 if key else None,
+            k2=K2.from_settings(),
+            history=settings.get("state") / "history.db",
         )
 
 
@@ -88,13 +86,21 @@ def create(configuration: Configuration) -> web.Application:
         listener = Listener(client, tasks, moments, configuration.planning, configuration.idle_seconds)
         agent = None
         if configuration.k2 and configuration.planning:
-            agent = Agent(configuration.k2, client, tasks, listener.turn_of, listener.decided)
+            agent = Agent(configuration.k2, client, tasks, listener.turn_of, listener.decided, moments.add)
+            await agent.open()
             listener.reasoner = agent
             app[AGENT] = agent
         app[_CLIENT], app[_MOMENTS], app[LISTENER] = client, moments, listener
         tasks.start(moments.run(), "moments")
+        history = None
+        if configuration.history and configuration.planning:
+            history = listener.history = History(configuration.history)
+            listener.follower = Follower(client, history)
+            tasks.start(listener.follower.run(), "history")
         yield
         await tasks.cancel()
+        if history:
+            history.close()
         await moments.flush()
         if agent:
             await agent.close()
@@ -163,7 +169,7 @@ async def _health(request: web.Request) -> web.Response:
             "sent": app[_CLIENT].sent,
             "dropped": app[_CLIENT].dropped,
             "dropped_moments": app[_MOMENTS].dropped,
-            "k2": dict(agent.counts) if agent else None,
+            "k2": agent.health() if agent else None,
         }
     )
 

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from ephemeral import names
-from ephemeral_predictor.evaluate import covered, rows
 from ephemeral_predictor.learned import DATA, load
+from ephemeral_predictor.tasks import covered, rows
 
 LICENCES = frozenset(("MIT", "Apache-2.0"))
 LEFT_OUT = frozenset(("ShishirPatil/gorilla", "basetenlabs/truss-examples"))

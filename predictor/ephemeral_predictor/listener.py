@@ -10,6 +10,9 @@ from typing import Protocol
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Plan
 from ephemeral_predictor import planner
+from ephemeral_predictor.evidence import Evidence
+from ephemeral_predictor.following import Follower
+from ephemeral_predictor.history import History
 from ephemeral_predictor.moments import Moments
 from ephemeral_predictor.sandboxd import Plans, Sandboxd
 from ephemeral_predictor.state import Belief, Decision
@@ -33,6 +36,8 @@ class Listener:
 
     def __init__(self, client: Sandboxd, tasks: Tasks, moments: Moments, planning: bool, idle_seconds: float) -> None:
         self.reasoner: Reasoner | None = None
+        self.history: History | None = None
+        self.follower: Follower | None = None
         self._client = client
         self._tasks = tasks
         self._moments = moments
@@ -57,6 +62,8 @@ class Listener:
         changed: dict[str, bool] = {}  # session -> a user spoke
         for event in events:
             self._moments.note(event)
+            if self.follower:
+                self.follower.met(event.session, event.app)
             if self._planning:
                 belief = self._belief(event)
                 if self._learn(belief, event):
@@ -163,7 +170,12 @@ class Listener:
 
     def _plan(self, session: str) -> None:
         before = self._planned.get(session)
-        plan = planner.plan_for(self._beliefs[session], time.time(), before)
+        belief = self._beliefs[session]
+        if self.history and belief.may_need_packages:
+            for package, probability in self.history.prior(belief.app).items():
+                if package not in belief.rejected:
+                    belief.add(Evidence(package, probability, "learned", "history"))
+        plan = planner.plan_for(belief, time.time(), before)
         if plan and planner.is_material(plan, before):
             self._submit(plan)
 

@@ -45,6 +45,15 @@ class Moments:
         detail = event.text[:_DETAIL] if self._capture else ""
         waiting.append(Moment(session=event.session, at=event.at, kind=event.kind, detail=detail, data=data))
 
+    def add(self, moment: Moment) -> None:
+        """Keep a moment of ours to send it soon. Its ``detail`` is conversation text, and goes only with capture."""
+        waiting = self._waiting.setdefault(moment.session, [])
+        self._some.set()
+        if len(waiting) >= _WAITING:
+            self.dropped += 1
+            return
+        waiting.append(moment if self._capture else moment.model_copy(update={"detail": ""}))
+
     async def run(self) -> None:
         """Send what comes, until cancelled."""
         while True:

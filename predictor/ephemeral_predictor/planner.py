@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from ephemeral import names
 from ephemeral.wire import Plan, Proposer, Want
-from ephemeral_predictor import needs
-from ephemeral_predictor.evidence import Evidence
+from ephemeral_predictor import model, needs
+from ephemeral_predictor.evidence import WANTED, Evidence
 from ephemeral_predictor.state import Belief
 
-WANTED = 0.35
-"""A package less probable than this costs more, in memory and downloads, than it saves."""
 _GUESSES = 6  # packages beside those that the code itself names
 _MOST = 64  # of wants and of modules: the wire's bound
 _SURE = 0.6  # an import this probable needs no other sign that code will run
@@ -63,7 +61,7 @@ def _essence(plan: Plan) -> tuple[object, ...]:
 def _chosen(belief: Belief) -> list[Evidence]:
     """The evidence that is strong enough, the strongest first."""
     strong = sorted(
-        (e for e in belief.evidence.values() if e.probability >= WANTED and e.package not in belief.rejected),
+        (e for e in belief.evidence.values() if e.probability >= _wanted(e) and e.package not in belief.rejected),
         key=lambda e: (-e.probability, e.package),
     )
     certain = [e for e in strong if e.kind in _CERTAIN or e.kind == "k2"]
@@ -71,10 +69,17 @@ def _chosen(belief: Belief) -> list[Evidence]:
     return (certain + guesses)[:_MOST]
 
 
+def _wanted(evidence: Evidence) -> float:
+    # The trained model speaks only where it is sure that something is needed; what, it knows less surely.
+    return model.LEAST if evidence.kind == "model" else WANTED
+
+
 def _modules(belief: Belief, chosen: list[Evidence]) -> list[str]:
     """What to import ahead: the modules that the code names, else what is usually imported of a package."""
     modules: dict[str, None] = {}
     for evidence in chosen:
+        if evidence.probability < WANTED:  # to be there is cheap; an import under way when the code comes is not
+            continue
         for module in belief.modules.get(evidence.package) or names.modules_for(evidence.package):
             modules[module] = None
     return list(modules)[:_MOST]

@@ -20,13 +20,16 @@ SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("webhook", re.compile(r"https://(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/[^\s\"'<>]{8,300}")),
     ("api key", re.compile(r"\bAIza[A-Za-z0-9_-]{30,}")),  # Google
     ("token", re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-[A-Za-z0-9_-]{20,}|dop_v1_[a-f0-9]{40,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,})")),
+    ("api key", re.compile(r"\b(?:(?:gsk|whsec|r8|sbp|figd|dckr_pat|lsv2_pt|lsv2_sk|shpat|shpss|shpca|shppa)_|(?:xai|nvapi|pplx|tvly|GOCSPX)-|hvs\.|ya29\.)[A-Za-z0-9_-]{16,}")),
+    ("api key", re.compile(r"\b(?:dapi[0-9a-f]{32}|SK[0-9a-f]{32}\b|AGE-SECRET-KEY-[A-Z0-9]{20,})")),  # Databricks, Twilio, age
+    ("signature", re.compile(r"(?<=[?&])(?:sig|X-Amz-Signature|X-Amz-Credential|X-Goog-Signature)=[^\s&\"'<>]{16,500}")),
     ("token", re.compile(r"\b\d{8,10}:AA[A-Za-z0-9_-]{30,}")),  # Telegram
     ("credentials", re.compile(r"\b(?:Bearer|Basic|Token)\s+[A-Za-z0-9._~+/=-]{12,}", re.IGNORECASE)),
     ("credentials", re.compile(r"(?<=://)[^\s/:@]{1,100}:[^\s/@]{1,200}(?=@)")),  # scheme://user:password@host
     (
         "secret",
         re.compile(
-            rf"(?<![A-Za-z])(?:[A-Za-z0-9]{{1,30}}[_-]){{0,3}}(?:password|passwd|passphrase|pwd|passwort|contraseña|secret|api[_-]?key|access[_-]?key"
+            rf"(?<![A-Za-z])(?:[A-Za-z0-9]{{1,30}}[_-]){{0,3}}(?:password|passwd|passphrase|pwd|passwort|contraseña|secret|api[_-]?key|(?:access|account|private)[_-]?key"
             rf"|secret[_-]?key|auth[_-]?token|access[_-]?token|token|credentials?)(?:[_-](?:key|id|value))?{_ASSIGNED}[^\s\"'`,;<>]{{4,200}}",
             re.IGNORECASE,
         ),

@@ -6,8 +6,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ephemeral.imports import Found, ImportScanner
-from ephemeral_predictor import learned, needs, seen
-from ephemeral_predictor.evidence import Evidence
+from ephemeral_predictor import learned, model, needs, seen
+from ephemeral_predictor.evidence import WANTED, Evidence
 
 _HEAD, _TAIL = 4000, 2000  # characters of a long text that are looked at
 _TURNS = 16  # turns kept for K2
@@ -55,6 +55,7 @@ class Belief:
         self.memory_bytes: int | None = None
         self.cpus: float | None = None
         self._needs = 0.0
+        self._standard_library = False  # the user wants nothing else
         self._streams: OrderedDict[str, ImportScanner] = OrderedDict()
         self._answer = ""
 
@@ -62,6 +63,11 @@ class Belief:
     def needs_code(self) -> float:
         """Probability that code of this conversation will run."""
         return 1.0 if self.code_begun else self._needs
+
+    @property
+    def may_need_packages(self) -> bool:
+        """Whether code is to be expected, and not only the standard library."""
+        return self.needs_code >= needs.THRESHOLD and not self._standard_library
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -169,9 +175,12 @@ class Belief:
         for package in rejected:
             if package in self.evidence and self.evidence[package].kind not in ("import", "pip install"):
                 del self.evidence[package]
-        if not needs.wants_standard_library_only(text):
+        self._standard_library = needs.wants_standard_library_only(text)
+        if not self._standard_library:
             replaced = seen.others_of({evidence.package for evidence in found})
             concepts = [evidence for evidence in learned.concepts(text) if evidence.package not in replaced]
+            if scale == 1.0:
+                concepts = self._with_model(text, concepts, replaced, names_library)
             names_library |= self.code_tool and any(evidence.probability >= _STRONG for evidence in concepts)
             found += concepts
         for evidence in found:
@@ -186,6 +195,19 @@ class Belief:
         for line in scanner.feed(text) + scanner.close():
             self._keep(line, scale * seen.FENCE_PROBABILITY)
         return names_library
+
+    def _with_model(self, text: str, concepts: list[Evidence], replaced: set[str], names_library: bool) -> list[Evidence]:
+        """``concepts`` and what the trained model adds to them, where both it and the words say that code is to come."""
+        if needs.probability(text, names_library) < needs.THRESHOLD:
+            return concepts
+        by_package = {evidence.package: evidence for evidence in concepts}
+        for package, probability in model.likely(text).items():
+            known = by_package.get(package)
+            if package in replaced or (known and known.probability >= WANTED):
+                continue
+            surest = max(probability, known.probability if known else 0.0)
+            by_package[package] = Evidence(package, surest, "learned", "model")
+        return list(by_package.values())
 
     def _take(self, finds: list[Found], probability: float, of_k2: bool = False) -> bool:
         kept = [self._keep(found, probability, of_k2) for found in finds]

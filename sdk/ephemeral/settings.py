@@ -78,9 +78,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("k2_api_key", str, "", "Key for K2. Unset: no conversation leaves this machine but to your provider."),
     Setting("k2_base_url", str, "https://api.k2think.ai/v1", "OpenAI-compatible endpoint of the reasoning agent."),
     Setting("k2_model", str, "MBZUAI-IFM/K2-Think-v2", "Model of the reasoning agent."),
-    Setting("k2_effort", str, "low", "reasoning_effort sent to it: low, medium or high."),
+    Setting("k2_effort", str, "low", "reasoning_effort sent to it: low, medium or high, or off to send none."),
     Setting("k2_deadline_seconds", float, "12", "After this the answer no longer matters and is dropped."),
+    Setting("k2_tokens_per_hour", int, "1000000", "Tokens that it may read and write in any hour; it is not asked beyond. 0: no limit."),
+    Setting("k2_money_per_day", float, "0", "What it may cost in any day, by the two prices; it is not asked beyond. 0: no limit."),
+    Setting("k2_price_read", float, "0", "Price of a million tokens that it reads."),
+    Setting("k2_price_written", float, "0", "Price of a million tokens that it writes."),
 )
+
+K2_SUCCESSOR = "EPHEMERAL_K2_BASE_URL=https://api.ifm.ai/v1 EPHEMERAL_K2_MODEL=IFM/K2-Horizon-375B-A23B"
+"""What to set once the model that is the default is no longer served."""
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 

@@ -174,7 +174,7 @@ class Session(Wire):
 class Moment(Wire):
     """One mark on a session's timeline. Carries no conversation text unless capture is on.
 
-    ``kind`` of the conversation: an Event's kind. Of ours: ``plan``, ``build``, ``snapshot``, ``boot``, ``restore``,
+    ``kind`` of the conversation: an Event's kind, ``k2_prompt``, ``k2_answer``. Of ours: ``plan``, ``build``, ``snapshot``, ``boot``, ``restore``,
     ``mount``, ``preload``, ``ready``, ``frozen``, ``code_arrived``, ``repair``, ``execution``, ``released``, ``ended``.
     """
 

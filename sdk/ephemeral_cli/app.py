@@ -176,6 +176,54 @@ def prune(
     room.run(room.Choices(room.days(older_than) if older_than is not None else None, dry_run, vacuum), typer.echo)
 
 
+@app.command()
+def explain(
+    session: Annotated[str | None, typer.Argument(metavar="SESSION", help="Its id, or a beginning that no other has.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="The session that began last.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+) -> None:
+    """Show every decision of a session: the evidence, the plans and what they cost, the executions, and what came of it."""
+    from rich.console import Console
+
+    from ephemeral import Client, settings
+    from ephemeral_cli.errors import CommandError
+    from ephemeral_cli.explain import fetching, showing, story
+
+    if (session is None) != last:
+        raise CommandError("one session is explained at a time", "ephemeral explain SESSION, or ephemeral explain --last", 2)
+    with Client() as client:
+        told = story.tell(fetching.fetch(client, session, settings.predictor_socket()))
+    if as_json:
+        typer.echo(json.dumps(told, indent=1))
+    else:
+        showing.show(told, Console())
+
+
+@app.command()
+def train(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Tasks: predictor/training/*.tsv, or one JSON object a line (messages, packages, license).")],
+    output: Annotated[Path | None, typer.Option(help="Where the model goes. Default: the one that the predictor uses.")] = None,
+) -> None:
+    """Make the predictor's model anew. Start `ephemeral up` again to use it."""
+    from ephemeral_cli import train as room
+
+    typer.echo(room.run(files, output))
+
+
+@app.command()
+def forget(
+    name: Annotated[str | None, typer.Argument(metavar="APP", help="The app, by the name that its sessions bear. Those without a name: ''")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every app.")] = False,
+) -> None:
+    """Forget what an app's sessions taught: which packages they import, and what memory that took."""
+    from ephemeral_cli import forget as room
+    from ephemeral_cli.errors import CommandError
+
+    if (name is None) != everything:
+        raise CommandError("it must be said what to forget", "ephemeral forget APP, or ephemeral forget --all", 2)
+    typer.echo(room.run(name))
+
+
 @bench.command("sandbox")
 def bench_sandbox(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
@@ -202,6 +250,22 @@ def bench_proxy(
     from ephemeral_cli.bench import command as room
 
     room.run(room.PROXY, room.Choices(as_json=as_json, quick=quick, only=only or [], no_peers=no_peers, output=output))
+
+
+@bench.command("predictor")
+def bench_predictor(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.jsonl[.gz] …", help="Tasks, one JSON object a line: id, messages, packages, perhaps code.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many tasks of each file, drawn with --seed. 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the same tasks again.")] = 0,
+    no_k2: Annotated[bool, typer.Option("--no-k2", help="Leave K2 alone, also where EPHEMERAL_K2_API_KEY is set.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/bench-predictor.json"),
+) -> None:
+    """Measure the predictor on tasks whose packages are known: before any code is written, and while it streams."""
+    from ephemeral_cli.bench import command as room
+
+    arguments = [f"--limit={limit}", f"--seed={seed}", *(["--no-k2"] if no_k2 else []), "--", *map(str, files)]
+    room.run(room.PREDICTOR, room.Choices(as_json=as_json, output=output, arguments=arguments))
 
 
 @app.command()

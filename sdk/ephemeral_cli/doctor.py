@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Console
@@ -241,17 +242,38 @@ def _k2() -> Iterator[Finding]:
         yield Finding("K2", "note", "EPHEMERAL_K2_API_KEY is not set: no conversation leaves this machine but to your provider")
         return
     base, model = settings.get("k2_base_url").rstrip("/"), settings.get("k2_model")
+    address = urlsplit(base)
+    if address.scheme == "http" and address.hostname not in ("127.0.0.1", "::1", "localhost"):
+        yield Finding("K2", "note", f"{base} is not encrypted: the key and the conversations can be read on the way", "set EPHEMERAL_K2_BASE_URL=https://…")
     try:
         answer = httpx.get(f"{base}/models", headers={"Authorization": f"Bearer {key}"}, timeout=K2_TIMEOUT_SECONDS)
-        answer.raise_for_status()
-        served = [str(entry.get("id")) for entry in answer.json().get("data", [])]
-    except httpx.HTTPStatusError as problem:
-        yield Finding("K2", "note", f"{base}/models answers {problem.response.status_code}", "check EPHEMERAL_K2_API_KEY and EPHEMERAL_K2_BASE_URL")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as problem:
-        yield Finding("K2", "note", f"{base} does not answer ({type(problem).__name__})", "check EPHEMERAL_K2_BASE_URL")
-    else:
-        if model in served:
-            yield Finding("K2", "ok", f"{model} at {base}")
-        else:
-            yield Finding("K2", "note", f"{base} does not list {model} (it lists {', '.join(served[:5]) or 'nothing'})", "set EPHEMERAL_K2_MODEL")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:
+        yield Finding("K2", "note", f"{base} does not answer ({type(problem).__name__})", "check EPHEMERAL_K2_BASE_URL and the network")
+        return
+    says = f"{base}/models answers {answer.status_code}"
+    match answer.status_code:
+        case 200:
+            yield _k2_serves(base, model, answer)
+        case 401 | 403:
+            yield Finding("K2", "note", f"{says}: it does not take the key", "set EPHEMERAL_K2_API_KEY to one of this service's keys")
+        case 404:
+            yield Finding("K2", "note", f"{says}: no such interface there", "set EPHEMERAL_K2_BASE_URL; most end in /v1")
+        case 410:
+            yield Finding("K2", "note", f"{says}: this service is no more", f"K2's successor: {settings.K2_SUCCESSOR}")
+        case _:
+            yield Finding("K2", "note", says, "type `ephemeral doctor` again later; if it stays, check EPHEMERAL_K2_BASE_URL")
+
+
+def _k2_serves(base: str, model: str, answer: httpx.Response) -> Finding:
+    """Whether the configured model is in the list of models."""
+    try:
+        served = [str(entry["id"]) for entry in answer.json()["data"]]
+    except (ValueError, LookupError, TypeError):
+        return Finding("K2", "note", f"{base}/models answers something else than a list of models", "set EPHEMERAL_K2_BASE_URL; most end in /v1")
+    if model in served:
+        return Finding("K2", "ok", f"{model} at {base}")
+    listed = f"{base} does not list {model} (it lists {', '.join(served[:5]) or 'nothing'})"
+    if any(model.rpartition("/")[2].lower() == other.rpartition("/")[2].lower() for other in served):
+        return Finding("K2", "note", listed, "set EPHEMERAL_K2_MODEL to the name as it is listed")
+    return Finding("K2", "note", listed, f"set EPHEMERAL_K2_MODEL to one that it lists, or go to K2's successor: {settings.K2_SUCCESSOR}")
 

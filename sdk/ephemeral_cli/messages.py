@@ -1,4 +1,4 @@
-"""What a program of sandboxd's says while it works for the command line: one JSON object a line, progress, then a result or an error."""
+"""What a room's program says while it works for the command line: one JSON object a line, progress, then a result or an error."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from ephemeral_predictor.app import LISTENER, Configuration, create
-from ephemeral_predictor.reasoned.agent import K2 as K2Settings
+from ephemeral_predictor.reasoned.service import K2 as K2Settings
 
 _SPEC = importlib.util.spec_from_file_location("fake_k2", Path(__file__).parents[1] / "fakes" / "k2.py")
 assert _SPEC
@@ -35,6 +35,8 @@ class RecordingSandboxd:
         self.plans: list[dict[str, Any]] = []
         self.moments: list[dict[str, Any]] = []
         self.digests: dict[str, str] = {}
+        self.pages: dict[str, list[dict[str, Any]]] = {}
+        """``snapshots``, ``environments``, ``sandboxes`` or ``executions`` -> what it lists."""
         self.order: list[str] = []
         self.posts = 0
         self._changed = asyncio.Event()
@@ -46,8 +48,8 @@ class RecordingSandboxd:
         app.router.add_put("/v1/sessions/{id}/plan", self._plan)
         app.router.add_post("/v1/sessions/{id}/moments", self._moments)
         app.router.add_get("/v1/host", self._host)
-        app.router.add_get("/v1/snapshots", self._empty)
-        app.router.add_get("/v1/sandboxes", self._empty)
+        for name in ("snapshots", "environments", "sandboxes", "executions"):
+            app.router.add_get(f"/v1/{name}", self._page)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.path)).start()
@@ -97,8 +99,8 @@ class RecordingSandboxd:
     async def _host(self, request: web.Request) -> web.Response:
         return web.json_response({"cores": 2, "memory_budget_bytes": 4 << 30, "memory_used_bytes": 0, "base_packages": ["numpy"]})
 
-    async def _empty(self, request: web.Request) -> web.Response:
-        return web.json_response({"items": [], "next": None})
+    async def _page(self, request: web.Request) -> web.Response:
+        return web.json_response({"items": self.pages.get(request.path.rpartition("/")[2], []), "next": None})
 
 
 class Predictor:

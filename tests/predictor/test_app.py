@@ -8,11 +8,13 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 
 import aiohttp
 import pytest
 
 from ephemeral_predictor.app import Configuration
+from ephemeral_predictor.history import History, Observed, Run
 
 
 def user(text):
@@ -34,6 +36,26 @@ async def test_a_user_turn_becomes_a_plan_with_its_evidence_and_no_text(start, s
     status, belief = await predictor.get("/v1/sessions/s1")
     assert status == 200
     assert belief["plan"]["wants"] == plan["wants"]
+
+
+async def test_what_an_app_imported_before_is_planned_for_its_next_session(start, sandboxd, tmp_path):
+    history = History(tmp_path / "history.db")
+    for number in range(12):
+        runs = (Run(frozenset({"polars", "duckdb"} if number else {"polars"})),)
+        history.record(Observed(f"before-{number}", "demo", time.time() - 60, time.time(), runs))
+    history.close()
+    predictor = await start(history=tmp_path / "history.db")
+    await predictor.send({"kind": "turn_started", "app": "demo"}, user("Write Python code that counts the orders for each day."))
+    plan = await sandboxd.plan(1)
+    assert {(want["package"], want["proposer"], want["evidence"]) for want in plan["wants"]} >= {
+        ("polars", "learned", "history"), ("duckdb", "learned", "history"),
+    }  # fmt: skip
+    await predictor.send({"kind": "turn_started", "app": "demo"}, user("Write a poem about orders."), session="s2")
+    await predictor.send({"kind": "turn_started", "app": "other"}, user("Write Python code that counts the orders for each day."), session="s3")
+    await predictor.send({"kind": "turn_started", "app": "demo"}, user("Count them in Python with the standard library only."), session="s4")
+    await sandboxd.until(lambda: any(moment["session"] == "s4" for moment in sandboxd.moments), "the last session's moments")
+    others = [want for plan in sandboxd.plans if plan["session"] != "s1" for want in plan["wants"]]
+    assert [want for want in others if want["evidence"] == "history"] == []
 
 
 async def test_streaming_code_gives_one_plan_for_each_material_change(start, sandboxd):

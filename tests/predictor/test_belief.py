@@ -3,7 +3,7 @@
 import pytest
 
 from ephemeral_predictor import seen
-from ephemeral_predictor.evaluate import predict
+from ephemeral_predictor.bench.conversation import predict
 from ephemeral_predictor.planner import is_material, plan_for
 from ephemeral_predictor.state import Belief
 

@@ -2,8 +2,11 @@
 
 | module | what it is |
 |---|---|
-| ``agent`` | when to ask, how long to wait, when to stop trying |
+| ``agent`` | when to ask, how long to wait, what may come of an answer |
+| ``service`` | where K2 is; one question over HTTP, its answer streamed; what its errors mean |
 | ``prompt`` | conversation, candidates and inventory -> messages |
-| ``answer`` | the streamed answer -> a decision |
+| ``inventory`` | what stands ready, what the host can afford, what the session's code did so far |
+| ``answer`` | the streamed answer -> a decision, ``repair`` reads what is not of the form |
+| ``budget`` | tokens and money that may be spent |
 | ``breaker`` | stops asking a service that fails |
 """

@@ -1,4 +1,4 @@
-"""``ephemeral bench sandbox|proxy``: a room measures itself, in a process of its own; here are its progress and its figures."""
+"""``ephemeral bench sandbox|proxy|predictor``: a room measures itself, in a process of its own; here are its progress and its figures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ephemeral_cli import messages
-from ephemeral_cli.bench import proxy_table, table
+from ephemeral_cli.bench import predictor_table, proxy_table, table
 from ephemeral_cli.errors import CommandError
 from ephemeral_cli.progress import Reporter, Step
 
@@ -34,17 +34,19 @@ class Bench:
 
 SANDBOX = Bench("ephemeral_sandboxd.bench", "measuring sandboxes", table.show_all)
 PROXY = Bench("ephemeral_proxy.bench", "measuring the proxy", proxy_table.show_all)
+PREDICTOR = Bench("ephemeral_predictor.bench", "measuring the predictor", predictor_table.show_all)
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The command's options, as typed."""
+    """The command's options, as typed. ``arguments`` go to the bench as they are."""
 
     as_json: bool
-    quick: bool
-    only: list[str]
-    no_peers: bool
     output: Path
+    quick: bool = False
+    only: list[str] = field(default_factory=list)
+    no_peers: bool = False
+    arguments: list[str] = field(default_factory=list)
 
 
 def run(bench: Bench, choices: Choices) -> None:
@@ -63,7 +65,7 @@ def run(bench: Bench, choices: Choices) -> None:
 
 def _measure(bench: Bench, choices: Choices, reporter: Reporter) -> dict[str, Any]:
     command = [sys.executable, "-m", bench.module, *(["--quick"] if choices.quick else []), *(["--no-peers"] if choices.no_peers else []),
-               *(f"--only={name}" for name in choices.only)]
+               *(f"--only={name}" for name in choices.only), *choices.arguments]
     # A session of its own: Ctrl-C reaches us alone, and we ask it to stop and wait until it has cleared up.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                           start_new_session=True) as child:

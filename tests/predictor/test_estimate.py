@@ -1,9 +1,9 @@
-"""The offline measure, and the tables it measures."""
+"""The counted rules."""
 
 import gzip
 import json
 
-from ephemeral_predictor import estimate, evaluate, learned
+from ephemeral_predictor import estimate, learned
 
 
 def write(path, rows):
@@ -15,20 +15,6 @@ def write(path, rows):
 
 def row(text, *packages, licence="MIT"):
     return {"messages": [{"role": "user", "content": text}], "packages": list(packages), "source": "x", "license": licence}
-
-
-def test_the_figures_count_whole_sets_dependencies_and_empty_predictions(tmp_path, capsys):
-    path = write(
-        tmp_path / "tasks.jsonl.gz",
-        [row("group the data frame", "pandas", "numpy"), row("write a script that plots it", "matplotlib", "rsa"), row("say hello"), row("plot a data frame")],
-    )
-    figures = evaluate.evaluate(path)
-    assert (figures["hit"], figures["negatives_empty"], figures["n"]) == (0.5, 0.5, 4)
-    assert figures["recall"] == 0.75
-    assert evaluate.main([str(path)]) == 0
-    assert "tasks" in capsys.readouterr().out
-    assert evaluate.main([str(tmp_path / "missing")]) == 2
-    assert "no such file" in capsys.readouterr().err
 
 
 def test_a_rule_is_counted_only_on_rows_whose_licence_permits_it(tmp_path):
