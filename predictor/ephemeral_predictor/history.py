@@ -8,9 +8,7 @@ those before it.
 from __future__ import annotations
 
 import logging
-import os
 import re
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ephemeral import names
+from ephemeral.sqlite_file import SqliteFile
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,6 @@ _PACKAGES_OF_A_RUN = 64
 _DAY = 86_400.0
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 0), bytes BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS apps (
     app TEXT PRIMARY KEY, seen INTEGER NOT NULL, seen_with_code INTEGER NOT NULL, sessions REAL NOT NULL, with_code REAL NOT NULL, at REAL NOT NULL
 );
@@ -99,24 +97,23 @@ class History:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self.failures = 0
         self._path = path
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None
-        self._inode = 0
-        self._secret = b""
-        self._version: tuple[int, int] | None = None  # of the file that the two below were read from
+        self._file = SqliteFile(path, _SCHEMA, _BUSY_SECONDS, secure_delete=True)  # what is forgotten is overwritten
+        self._version: tuple[int, int, int] | None = None  # of the file that the two below were read from
         self._apps: dict[str, _App] = {}
         self._runs: list[tuple[frozenset[str], float]] = []
         self._changes = 0
         self._guarded(lambda connection: None)
 
+    @property
+    def failures(self) -> int:
+        """How often the file could not be used."""
+        return self._file.failures
+
     def close(self) -> None:
-        connection, self._connection = self._connection, None
+        self._file.close()
         self._version = None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
 
     # --------------------------------------------------------------------------------------------------- what it says
 
@@ -256,7 +253,7 @@ class History:
 
     def _forget(self, apps: Sequence[str], named: str | None) -> int:
         counted = sum(self.apps().get(app, 0) for app in apps)
-        connection = self._opened()
+        connection = self._file.opened()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for table in ("apps", "packages", "runs"):
@@ -281,7 +278,7 @@ class History:
         return at is not None and observed.started_at <= at
 
     def _hidden(self, text: str) -> bytes:
-        return blake2b(text.encode(errors="replace"), key=self._secret, digest_size=16).digest()
+        return blake2b(text.encode(errors="replace"), key=self._file.secret, digest_size=16).digest()
 
     def _hidden_app(self, app: str | None) -> bytes:
         return self._hidden("all apps" if app is None else f"app {app}")
@@ -302,7 +299,7 @@ class History:
         """Read everything again if anybody has changed the file. That is asked at each prediction: it takes microseconds."""
 
         def look(connection: sqlite3.Connection) -> bool:
-            version = (connection.execute("PRAGMA data_version").fetchone()[0], self._changes)
+            version = (self._file.openings, connection.execute("PRAGMA data_version").fetchone()[0], self._changes)
             if version == self._version:
                 return True
             columns = "app, seen, seen_with_code, sessions, with_code, at"
@@ -324,57 +321,11 @@ class History:
 
     def _guarded(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
         """What ``work`` returns; None when the file cannot be used."""
-        try:
-            return work(self._opened())
-        except (sqlite3.Error, OSError) as problem:
-            if self.failures == 0:
-                log.warning("the history at %s cannot be used now (%s)", self._path, problem)
-            self.failures += 1
-            if self._connection is not None and self._connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    self._connection.rollback()
-            if getattr(problem, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                self._put_aside()
-            return None
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and self._found() == self._inode:
-            return self._connection
-        self.close()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)  # SQLite gives its other files the same mode
-            inode = os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
-        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-            connection.execute("INSERT OR IGNORE INTO secret VALUES (0, ?)", (secrets.token_bytes(32),))
-            self._secret = bytes(connection.execute("SELECT bytes FROM secret").fetchone()[0])
-        except sqlite3.Error:
-            connection.close()
-            raise
-        self._connection, self._inode = connection, inode
-        return connection
-
-    def _found(self) -> int:
-        """The inode of what is at our path now; 0 when nothing is."""
-        try:
-            return os.stat(self._path).st_ino
-        except FileNotFoundError:
-            return 0
-
-    def _put_aside(self) -> None:
-        self.close()
-        with suppress(OSError):
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-            self._path.replace(f"{self._path}.damaged")
+        before = self._file.failures
+        result = self._file.use(work)
+        if before == 0 < self._file.failures:
+            log.warning("the history at %s cannot be used now: nothing is learned, and nothing expected from it", self._path)
+        return result
 
 
 def _left(seconds: float) -> float:

@@ -1,18 +1,47 @@
-"""What every bench says alike: statistics of its samples, and the machine that they were taken on. Standard library only."""
+"""What every bench does alike: tells its progress, describes its samples and the machine they were taken on. Standard library only."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import platform
+import signal
 import statistics
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, and how much of how much."""
+
 P99_SAMPLES = 100
 """With fewer than these the 99th percentile would be made up: the largest sample stands for it, and the figure says so."""
+
+
+def say(message: Mapping[str, Any]) -> None:
+    """One message to whoever started the bench: ``{"what", "done", "total"}``, ``{"result"}`` or ``{"error", "hint"}``, a JSON object a line."""
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+async def interruptible(measure: Callable[[Progress], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """What ``measure(progress)`` returns. It is cancelled by SIGINT, SIGTERM, and when whoever listens to the progress is gone."""
+    task = asyncio.current_task()
+    assert task
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+    def progress(what: str, done: int, total: int) -> None:
+        try:
+            say({"what": what, "done": done, "total": total})
+        except BrokenPipeError:
+            task.cancel()
+
+    return await measure(progress)
 
 
 def describe(samples: Sequence[float]) -> dict[str, float | None]:

@@ -7,15 +7,15 @@ are bounded, know places by hash only, and never raise.
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from ephemeral.sqlite_file import SqliteFile
 
 PLACES = 32_768
 """Places that a process remembers on its own, some ten megabytes."""
@@ -95,7 +95,6 @@ class Memory:
 
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 0), bytes BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS places (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, session TEXT NOT NULL, state INTEGER NOT NULL, seen_at REAL NOT NULL
 );
@@ -133,24 +132,21 @@ class FileMemory:
         age_seconds: float = AGE_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.failures = 0
-        self._path = Path(path)
+        self._file = SqliteFile(Path(path), _SCHEMA, _BUSY_SECONDS, _BUSY_SECONDS_AT_FIRST)
         self._rows = rows
         self._age_seconds = age_seconds
         self._clock = clock
         self._own = Memory(_OWN_PLACES)
         self._unsaved: deque[_Record] = deque(maxlen=_UNSAVED)
-        self._connection: sqlite3.Connection | None = None
-        self._busy_seconds = _BUSY_SECONDS_AT_FIRST
-        self._inode = 0
-        self._secret = b""
         self._records = 0
         self._patience = _PATIENCE_SECONDS[0]
         self._try_again = 0.0  # of the monotonic clock
         self._guarded(lambda connection: None)
-        self._busy_seconds = _BUSY_SECONDS
-        if self._connection is not None:
-            self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
+
+    @property
+    def failures(self) -> int:
+        """How often the file could not be used."""
+        return self._file.failures
 
     def look(self, keys: Sequence[bytes]) -> dict[bytes, Place]:
         """As ``Memory.look``. The file knows better than the process, which hears only of its own sessions."""
@@ -167,81 +163,25 @@ class FileMemory:
             self._unsaved.clear()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        self._file.close()
 
     # ----------------------------------------------------------------------------------------------------- the file
 
     def _guarded(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
-        """What ``work`` returns; None when the file cannot be used now."""
+        """What ``work`` returns; None when the file cannot be used now, and for a while after that."""
         if time.monotonic() < self._try_again:
             return None
-        try:
-            if self._connection is None or self._found() != self._inode:  # removed, or put aside by another
-                self._open()
-            assert self._connection is not None
-            result = work(self._connection)
-        except (sqlite3.Error, OSError) as problem:
-            self.failures += 1
-            if self._connection is not None and self._connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    self._connection.rollback()
-            if getattr(problem, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                self._put_aside()
+        before = self._file.failures
+        result = self._file.use(work)
+        if self._file.failures == before:
+            self._patience = _PATIENCE_SECONDS[0]
+        else:
             self._try_again = time.monotonic() + self._patience
             self._patience = min(self._patience * 2, _PATIENCE_SECONDS[1])
-            return None
-        self._patience = _PATIENCE_SECONDS[0]
         return result
 
-    def _found(self) -> int:
-        """The inode of what is at our path now; 0 when nothing is."""
-        try:
-            return os.stat(self._path).st_ino
-        except FileNotFoundError:
-            return 0
-
-    def _open(self) -> None:
-        self.close()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)  # SQLite gives its other files the same mode
-            self._inode = os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
-        connection = sqlite3.connect(
-            self._path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
-        )
-        self._connection = connection
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
-            "PRAGMA synchronous = NORMAL"
-        )  # after a power cut the last answers may be forgotten, no more
-        if (
-            connection.execute("SELECT count(*) FROM sqlite_schema WHERE name IN ('secret', 'places')").fetchone()[0]
-            < 2
-        ):
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        secret = connection.execute("SELECT bytes FROM secret").fetchone()
-        if secret is None:
-            connection.execute("INSERT OR IGNORE INTO secret VALUES (0, ?)", (secrets.token_bytes(32),))
-            secret = connection.execute("SELECT bytes FROM secret").fetchone()
-        self._secret = bytes(secret[0])
-
-    def _put_aside(self) -> None:
-        """The damaged file out of the way, unless another process has done that already."""
-        self.close()
-        with suppress(OSError):
-            if self._found() == self._inode:
-                for suffix in ("-wal", "-shm"):
-                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-                self._path.replace(f"{self._path}.damaged")
-
     def _hidden(self, key: bytes) -> bytes:
-        return blake2b(key, key=self._secret, digest_size=16).digest()
+        return blake2b(key, key=self._file.secret, digest_size=16).digest()
 
     def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Place]:
         named = {self._hidden(key): key for key in keys}

@@ -224,7 +224,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(path) -> None:
     memory = FileMemory(path)
     for number in range(2000):
         memory.record("s", [key(number)])
-    memory._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    memory._file.opened().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))

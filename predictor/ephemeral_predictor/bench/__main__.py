@@ -7,13 +7,13 @@ nothing can be measured.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ephemeral import settings
+from ephemeral.bench import say
 from ephemeral.errors import EphemeralError
 from ephemeral_predictor.bench.records import Unreadable
 from ephemeral_predictor.bench.run import Choices, measure
@@ -27,12 +27,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupted)
     try:
         k2 = None if options.no_k2 else K2.from_settings()
-        _say({"result": measure(Choices(list(dict.fromkeys(options.files)), options.limit, options.seed, k2), _progress)})
+        say({"result": measure(Choices(list(dict.fromkeys(options.files)), options.limit, options.seed, k2), _progress)})
     except Unreadable as problem:
-        _say({"error": str(problem), "hint": _EXAMPLE})
+        say({"error": str(problem), "hint": _EXAMPLE})
         return 1
     except (settings.SettingError, EphemeralError, OSError) as problem:
-        _say({"error": str(problem), "hint": ""})
+        say({"error": str(problem), "hint": ""})
         return 1
     except (KeyboardInterrupt, BrokenPipeError):  # who listened is gone
         return 130
@@ -44,12 +44,7 @@ def _interrupted(number: int, frame: object) -> NoReturn:
 
 
 def _progress(what: str, done: int, total: int) -> None:
-    _say({"what": what, "done": done, "total": total})
-
-
-def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    say({"what": what, "done": done, "total": total})
 
 
 def _parser() -> argparse.ArgumentParser:

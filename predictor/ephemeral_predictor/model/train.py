@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ephemeral import names
+from ephemeral.bench import say
 from ephemeral_predictor.model.features import BUCKETS, counts, weigh
 from ephemeral_predictor.model.weights import DATA, Weights
 from ephemeral_predictor.tasks import rows
@@ -109,28 +108,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=DATA)
     chosen = parser.parse_args(arguments)
     if importlib.util.find_spec("sklearn") is None:
-        _say({"error": "training needs scikit-learn, which is not installed here", "hint": "pip install 'ephemeral-sidecar[train]'"})
+        say({"error": "training needs scikit-learn, which is not installed here", "hint": "pip install 'ephemeral-sidecar[train]'"})
         return 2
     try:
         learned_from = list(examples(chosen.files))
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        _say({"error": f"the training files cannot be read: {problem}", "hint": "one task a line: see predictor/training/README.md"})
+        say({"error": f"the training files cannot be read: {problem}", "hint": "one task a line: see predictor/training/README.md"})
         return 2
     if not any(example.packages for example in learned_from):
-        _say({"error": f"nothing can be learned from {len(learned_from)} tasks, of which none needs a package", "hint": "give predictor/training/*.tsv"})
+        say({"error": f"nothing can be learned from {len(learned_from)} tasks, of which none needs a package", "hint": "give predictor/training/*.tsv"})
         return 2
-    weights = train(learned_from, lambda done, total: _say({"what": "fitting", "done": done, "total": total}))
+    weights = train(learned_from, lambda done, total: say({"what": "fitting", "done": done, "total": total}))
     weights.write(chosen.output)
-    _say({"result": {
+    say({"result": {
         "examples": len(learned_from), "with_packages": sum(bool(example.packages) for example in learned_from), "packages": len(weights.names),
         "weights": len(weights.values), "bytes": chosen.output.stat().st_size, "output": str(chosen.output),
     }})  # fmt: skip
     return 0
-
-
-def _say(message: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import signal
 import sys
-from typing import Any
 
 import uvloop
 
 from ephemeral import settings
+from ephemeral.bench import interruptible, say
 from ephemeral_proxy.bench.processes import NotMeasured
 from ephemeral_proxy.bench.run import MEASURES, UnknownName, measure
 
@@ -23,39 +21,20 @@ from ephemeral_proxy.bench.run import MEASURES, UnknownName, measure
 def main() -> int:
     options = _parser().parse_args()
     try:
-        _say({"result": uvloop.run(_run(options))})
+        run = interruptible(lambda progress: measure(quick=options.quick, only=options.only, with_peers=not options.no_peers, progress=progress))
+        say({"result": uvloop.run(run)})
     except UnknownName as problem:
-        _say({"error": str(problem), "hint": f"one of {' '.join(MEASURES)}, or a measure of one: {' '.join(MEASURES['ephemeral'])}"})
+        say({"error": str(problem), "hint": f"one of {' '.join(MEASURES)}, or a measure of one: {' '.join(MEASURES['ephemeral'])}"})
         return 1
     except NotMeasured as problem:
-        _say({"error": str(problem), "hint": "ephemeral doctor"})
+        say({"error": str(problem), "hint": "ephemeral doctor"})
         return 1
     except (settings.SettingError, OSError) as problem:
-        _say({"error": str(problem), "hint": ""})
+        say({"error": str(problem), "hint": ""})
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     return 0
-
-
-async def _run(options: argparse.Namespace) -> dict[str, Any]:
-    task = asyncio.current_task()
-    assert task
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-
-    def progress(what: str, done: int, total: int) -> None:
-        try:
-            _say({"what": what, "done": done, "total": total})
-        except BrokenPipeError:  # who listened is gone
-            task.cancel()
-
-    return await measure(quick=options.quick, only=options.only, with_peers=not options.no_peers, progress=progress)
-
-
-def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

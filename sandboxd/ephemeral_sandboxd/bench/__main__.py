@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import signal
 import sys
 from typing import Any
 
 from ephemeral import settings
+from ephemeral.bench import interruptible, say
 from ephemeral_sandboxd.errors import SandboxdError
 from ephemeral_sandboxd.process import begin
 
@@ -30,9 +29,9 @@ def main() -> int:
             begin()  # else open_place() says what to type
         import uvloop  # only now: see ephemeral_sandboxd.__main__
 
-        _say({"result": uvloop.run(_run(options))})
+        say({"result": uvloop.run(_run(options))})
     except (SandboxdError, settings.SettingError) as problem:
-        _say({"error": str(problem), "hint": problem.hint if isinstance(problem, SandboxdError) else ""})
+        say({"error": str(problem), "hint": problem.hint if isinstance(problem, SandboxdError) else ""})
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
@@ -42,23 +41,9 @@ def main() -> int:
 async def _run(options: argparse.Namespace) -> dict[str, Any]:
     from ephemeral_sandboxd.bench.run import measure
 
-    task = asyncio.current_task()
-    assert task
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-
-    def progress(what: str, done: int, total: int) -> None:
-        try:
-            _say({"what": what, "done": done, "total": total})
-        except BrokenPipeError:  # who listened is gone
-            task.cancel()
-
-    return await measure(settings.get("store"), quick=options.quick, only=options.only, with_peers=not options.no_peers, progress=progress)
-
-
-def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    return await interruptible(lambda progress: measure(
+        settings.get("store"), quick=options.quick, only=options.only, with_peers=not options.no_peers, progress=progress,
+    ))  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
