@@ -7,7 +7,9 @@
 | ``state`` | what is believed of one conversation; no I/O |
 | ``evidence`` | one sign that a package will be needed |
 | ``seen`` | imports, installs and names that stand in the text |
-| ``learned`` | what words that name no package say about packages |
+| ``learned`` | what words that name no package say about packages: the rules |
+| ``model`` | the same, as a trained model (``ephemeral train``) |
+| ``history``, ``following`` | what an app's earlier sessions imported, learned from sandboxd's ledger |
 | ``needs`` | whether a text asks for code at all |
 | ``planner`` | belief -> plan; no I/O |
 | ``sandboxd`` | the way to sandboxd: never waited for |
