@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+sys.path.append(str(REPOSITORY / "tests" / "fakes"))  # importlib import mode has no path to it
 STORE = Path(os.environ.get("EPHEMERAL_TEST_STORE") or REPOSITORY / "build" / "test" / "store")
 """Made by `make test-store`: runsc, the root filesystem, and a small base environment (tests/base.txt)."""
 

@@ -88,8 +88,7 @@ def _announce(house: House) -> None:
     for port in house.ports:
         address = f"http://127.0.0.1:{port.socket.getsockname()[1]}"
         if port.name == "proxy":
-            first = house.providers[providers.OPENAI]
-            log.info("listening on %s/v1, forwarding to %s://%s%s/v1", address, first.scheme, first.authority, first.base)
+            log.info("listening on %s/v1, forwarding to %s/v1", address, house.providers[providers.OPENAI].url)
         elif port.name == "intercept":
             log.info("listening on %s for HTTPS_PROXY", address)
         else:

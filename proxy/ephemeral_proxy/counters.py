@@ -17,6 +17,7 @@ _NAMES = (
     "alive_at",
 )  # fmt: skip
 _SLOT = struct.Struct("<Q")
+_PLACES = {name: place * _SLOT.size for place, name in enumerate(_NAMES)}
 _ROW_BYTES = len(_NAMES) * _SLOT.size
 
 
@@ -48,11 +49,11 @@ class Row:
 
     def __getattr__(self, name: str) -> int:
         try:
-            position = _NAMES.index(name)
-        except ValueError:
+            place = _PLACES[name]
+        except KeyError:
             raise AttributeError(name) from None
-        value: int = _SLOT.unpack_from(self._memory, self._start + position * _SLOT.size)[0]
+        value: int = _SLOT.unpack_from(self._memory, self._start + place)[0]
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _SLOT.pack_into(self._memory, self._start + _NAMES.index(name) * _SLOT.size, value)
+        _SLOT.pack_into(self._memory, self._start + _PLACES[name], value)

@@ -159,7 +159,7 @@ class _Worker:
         """What ``/healthz`` says; the counters are of all processes, since the proxy's start."""
         return {
             "status": "ok",
-            "providers": {name: f"{one.scheme}://{one.authority}{one.base}" for name, one in self._house.providers.items()},
+            "providers": {name: one.url for name, one in self._house.providers.items()},
             "intercepts": sorted(self._interception.hosts) if self._interception else [],
             "workers": self._house.workers,
             **self._house.counters.totals(),

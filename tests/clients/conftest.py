@@ -9,22 +9,18 @@ import json
 import os
 import re
 import signal
-import socketserver
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from llm.server import KEY, FakeProviders, Seen
+from recording import Predictor as RecordingPredictor
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path.append(str(REPOSITORY / "tests" / "fakes"))  # importlib import mode has no path to it
-
-from llm.server import KEY, FakeProviders, Seen  # noqa: E402
-
 HERE = Path(__file__).parent
 ENVIRONMENTS = REPOSITORY / "build" / "test" / "clients"
 PATIENCE = 60.0
@@ -40,17 +36,8 @@ class Run:
     deserted: int
 
 
-class Predictor(socketserver.ThreadingUnixStreamServer):
-    """Stands where the predictor would, and keeps the events that it is sent."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), PredictorConnection)
-        self.events: list[dict] = []
-        self.changed = threading.Condition()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+class Predictor(RecordingPredictor):
+    """Finds a conversation by what its user said: the clients name no sessions."""
 
     def conversation(self, prompt: str, turns: int) -> list[dict]:
         """The events of the session in which the user said ``prompt``, once ``turns`` of its turns have ended."""
@@ -67,22 +54,6 @@ class Predictor(socketserver.ThreadingUnixStreamServer):
                 f"no {turns} ended turns in the session of {prompt!r}, only {[(e['kind'], e.get('text', '')) for e in mine()]}"
             )
             return mine()
-
-
-class PredictorConnection(BaseHTTPRequestHandler):
-    server: Predictor
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-        with self.server.changed:
-            self.server.events += [json.loads(line) for line in lines]
-            self.server.changed.notify_all()
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="session")

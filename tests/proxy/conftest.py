@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from recording import Predictor
 
 PATIENCE = 30.0
 """Seconds that anything may take on a slow machine before a test calls it lost."""
@@ -75,54 +75,6 @@ class ProviderConnection(socketserver.StreamRequestHandler):
                     self.wfile.flush()
             if b"connection: close" in head.lower():
                 return
-
-
-class Predictor(socketserver.ThreadingUnixStreamServer):
-    """Records events. ``hang`` makes it accept and never answer."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        super().__init__(str(path), PredictorConnection)
-        self.events: list[dict] = []
-        self.changed = threading.Condition()
-        self.hang = False
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def wait(self, enough: Callable[[list[dict]], object], session: str | None = None) -> list[dict]:
-        """The events (of ``session``) once ``enough`` holds for them."""
-
-        def mine() -> list[dict]:
-            return [event for event in self.events if session in (None, event["session"])]
-
-        with self.changed:
-            assert self.changed.wait_for(lambda: enough(mine()), PATIENCE), f"only these events came: {mine()}"
-            return mine()
-
-    def ended(self, session: str | None = None, turns: int = 1) -> list[dict]:
-        """The events of ``session`` once ``turns`` of its turns have ended."""
-        return self.wait(lambda events: sum(event["kind"] == "turn_ended" for event in events) >= turns, session)
-
-
-class PredictorConnection(BaseHTTPRequestHandler):
-    server: Predictor
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-        if self.server.hang:
-            threading.Event().wait(PATIENCE)
-            return
-        with self.server.changed:
-            self.server.events += [json.loads(line) for line in lines]
-            self.server.changed.notify_all()
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 class Proxy:
@@ -199,6 +151,12 @@ def start_proxy() -> Iterator[Callable[..., Proxy]]:
         if proxy.process.poll() is None:
             proxy.process.kill()
             proxy.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def proxy_class() -> type[Proxy]:
+    """For fixtures that are shared by more than one test."""
+    return Proxy
 
 
 class Answers:

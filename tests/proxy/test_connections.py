@@ -26,6 +26,7 @@ import h2.connection
 import httpx
 import pytest
 import trustme
+from recording import Predictor
 
 from ephemeral_certs.interception import Interception
 
@@ -168,10 +169,9 @@ def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 
 @pytest.fixture(scope="module")
-def house(short_directory, predictor) -> Iterator[SimpleNamespace]:
+def house(short_directory, proxy_class) -> Iterator[SimpleNamespace]:
     """A proxy with one worker before a provider without TLS (``plain``, also at /base and /gemini) and one with it (``secure``,
     at /tls), which intercepts the latter."""
-    from_conftest = sys.modules[type(predictor).__module__]
     state = short_directory / "connections"
     state.mkdir()
     authority = trustme.CA()
@@ -179,8 +179,8 @@ def house(short_directory, predictor) -> Iterator[SimpleNamespace]:
     plain, secure = Stage(), Stage(server_context(authority, "localhost"))
     interception = Interception.create(state / "certs", ["localhost"])
     address = f"http://127.0.0.1:{plain.port}"
-    with from_conftest.Predictor(state / "predictor.sock") as heard:
-        proxy = from_conftest.Proxy(
+    with Predictor(state / "predictor.sock") as heard:
+        proxy = proxy_class(
             address,
             state,
             EPHEMERAL_PROXY_WORKERS="1",

@@ -30,15 +30,14 @@ BODY = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content":
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory, predictor, state) -> Iterator[SimpleNamespace]:
+def house(tmp_path_factory, predictor, state, proxy_class) -> Iterator[SimpleNamespace]:
     """A provider on localhost, known to a proxy that has an authority for it, and another one that is not known."""
-    from_conftest = sys.modules[type(predictor).__module__]
     folder, other_folder = tmp_path_factory.mktemp("provider"), tmp_path_factory.mktemp("other")
     provider, other = modern.ModernProvider(folder), modern.ModernProvider(other_folder)
     for one in (provider, other):
         modern.wait_for_port(one.port)
     interception = Interception.create(state / "certs", ["localhost"])
-    proxy = from_conftest.Proxy(
+    proxy = proxy_class(
         f"https://localhost:{provider.port}", state, SSL_CERT_FILE=str(provider.ca), EPHEMERAL_INTERCEPT_PORT="0"
     )
     pattern = re.compile(r"http://127\.0\.0\.1:(\d+) for HTTPS_PROXY")

@@ -74,6 +74,21 @@ class Protocols:
                     del holder[key]
         return messages
 
+    @classmethod
+    def paths(cls, value: object, here: tuple = ()) -> list[tuple]:
+        """The way to every value within ``value``, itself included."""
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        return [here, *(path for key, child in inner for path in cls.paths(child, (*here, key)))]
+
+    @classmethod
+    def replaced(cls, value: Any, path: tuple, other: object) -> Any:
+        """A copy of ``value`` with ``other`` at ``path``."""
+        if not path:
+            return other
+        out = copy.copy(value)
+        out[path[0]] = cls.replaced(out[path[0]], path[1:], other)
+        return out
+
     @staticmethod
     def finds_its_session(
         path: str, kind: str, first: dict[str, Any], answers: tuple[bytes, bytes], next_of_first: dict[str, Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import gc
 import hashlib
 import json
@@ -306,19 +305,6 @@ def test_a_refused_response_ends_and_the_next_one_is_not_taken_for_it() -> None:
 # ---------------------------------------------------------------------------------------------- hostile, and large
 
 
-def paths(value: object, here: tuple = ()) -> list[tuple]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [here, *(path for key, child in inner for path in paths(child, (*here, key)))]
-
-
-def replaced(value: object, path: tuple, other: object) -> object:
-    if not path:
-        return other
-    out = copy.copy(value)
-    out[path[0]] = replaced(out[path[0]], path[1:], other)
-    return out
-
-
 JUNK = st.sampled_from(
     [None, True, 0, -1, 1e308, "", "x", "\ud800", [], [None], [7], {}, {"id": []}, "response.created"]
 )
@@ -326,12 +312,12 @@ JUNK = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_messages_with_anything_anywhere_never_raise_and_every_turn_ends(data) -> None:
+def test_messages_with_anything_anywhere_never_raise_and_every_turn_ends(protocols, data) -> None:
     lines = typed(beta=data.draw(st.booleans()))
     for _ in range(data.draw(st.integers(1, 4))):
         number = data.draw(st.integers(0, len(lines) - 1))
         who, message = lines[number]
-        lines[number] = (who, replaced(message, data.draw(st.sampled_from(paths(message))), data.draw(JUNK)))
+        lines[number] = (who, protocols.replaced(message, data.draw(st.sampled_from(protocols.paths(message))), data.draw(JUNK)))
     sent: list[dict] = []
     socket = RealtimeSocket(Conversations(sent.append), {}, "openai", "/v1/realtime")
     for who, message in lines:

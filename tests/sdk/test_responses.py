@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
@@ -389,19 +388,6 @@ def test_a_character_cut_in_half_between_two_events_is_whole_again() -> None:
 # -------------------------------------------------------------------------------------------------- hostile answers
 
 
-def paths(value: object, here: tuple = ()) -> list[tuple]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [here, *(path for key, child in inner for path in paths(child, (*here, key)))]
-
-
-def replaced(value: object, path: tuple, other: object) -> object:
-    if not path:
-        return other
-    out = copy.copy(value)
-    out[path[0]] = replaced(out[path[0]], path[1:], other)
-    return out
-
-
 JUNK = st.sampled_from(
     [
         None,
@@ -434,13 +420,13 @@ def a_sane_turn(events: list[dict]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_stream_with_anything_anywhere_never_raises_and_ends_once(data) -> None:
+def test_a_stream_with_anything_anywhere_never_raises_and_ends_once(protocols, data) -> None:
     events: list = stream(
         THINKING, SPEAKING, CALLING, *(item(n + 3, c[0], {}, *c[1]) for n, c in enumerate(CALLS_OF_EVERY_KIND))
     )
     for _ in range(data.draw(st.integers(1, 4))):
         number = data.draw(st.integers(0, len(events) - 1))
-        events[number] = replaced(events[number], data.draw(st.sampled_from(paths(events[number]))), data.draw(JUNK))
+        events[number] = protocols.replaced(events[number], data.draw(st.sampled_from(protocols.paths(events[number]))), data.draw(JUNK))
     reader = Answer(streamed=True)
     text = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
     a_sane_turn(reader.feed(text) + reader.close())
@@ -448,8 +434,8 @@ def test_a_stream_with_anything_anywhere_never_raises_and_ends_once(data) -> Non
     a_sane_turn([out for event in events for out in reader.message(json.dumps(event))] + reader.close())
     whole = response("completed", [*OUTPUT, *(c[0] for c in CALLS_OF_EVERY_KIND)])
     reader = Answer(streamed=False)
-    where = data.draw(st.sampled_from(paths(whole)))
-    a_sane_turn(reader.feed(json.dumps(replaced(whole, where, data.draw(JUNK))).encode()) + reader.close())
+    where = data.draw(st.sampled_from(protocols.paths(whole)))
+    a_sane_turn(reader.feed(json.dumps(protocols.replaced(whole, where, data.draw(JUNK))).encode()) + reader.close())
 
 
 def test_items_without_number_stay_bounded() -> None:
@@ -540,11 +526,11 @@ def test_the_input_may_be_a_string_or_the_variables_of_a_stored_prompt() -> None
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_request_with_anything_anywhere_is_read_without_raising(data) -> None:
+def test_a_request_with_anything_anywhere_is_read_without_raising(protocols, data) -> None:
     request = FULL_REQUEST
     for _ in range(data.draw(st.integers(1, 4))):
-        where = data.draw(st.sampled_from([path for path in paths(request) if path]))
-        request = replaced(request, where, data.draw(JUNK))
+        where = data.draw(st.sampled_from([path for path in protocols.paths(request) if path]))
+        request = protocols.replaced(request, where, data.draw(JUNK))
     for event in Reported().events("s", turn(request)):
         json.dumps(event, ensure_ascii=False).encode()
 

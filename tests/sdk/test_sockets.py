@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 import json
@@ -251,19 +250,6 @@ def test_an_answer_that_turns_unreadable_does_not_spoil_the_next() -> None:
 # ---------------------------------------------------------------------------------------------- hostile, and large
 
 
-def paths(value: object, here: tuple = ()) -> list[tuple]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [here, *(path for key, child in inner for path in paths(child, (*here, key)))]
-
-
-def replaced(value: object, path: tuple, other: object) -> object:
-    if not path:
-        return other
-    out = copy.copy(value)
-    out[path[0]] = replaced(out[path[0]], path[1:], other)
-    return out
-
-
 JUNK = st.sampled_from(
     [None, True, 0, -1, 1e308, "", "x", "\ud800", [], [None], [7], {}, {"id": []}, "response.created"]
 )
@@ -271,12 +257,12 @@ JUNK = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_messages_with_anything_anywhere_never_raise_and_every_turn_ends(data) -> None:
+def test_messages_with_anything_anywhere_never_raise_and_every_turn_ends(protocols, data) -> None:
     lines = list(TWO_TURNS)
     for _ in range(data.draw(st.integers(1, 4))):
         number = data.draw(st.integers(0, len(lines) - 1))
         who, message = lines[number]
-        lines[number] = (who, replaced(message, data.draw(st.sampled_from(paths(message))), data.draw(JUNK)))
+        lines[number] = (who, protocols.replaced(message, data.draw(st.sampled_from(protocols.paths(message))), data.draw(JUNK)))
     sent: list[dict] = []
     socket = ResponsesSocket(Conversations(sent.append), {}, "openai", "/v1/responses")
     for who, message in lines:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import socketserver
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import openai
 import pytest
+from recording import Predictor
 
 from ephemeral.wrap import session, wrap
 
@@ -22,42 +22,6 @@ PATIENCE = 30.0
 CODE = "import pandas as pd\nprint('🐍')\n"
 MESSAGES = [{"role": "user", "content": "read a.csv"}]
 TOOLS = [{"type": "function", "function": {"name": "run_python", "parameters": {"type": "object"}}}]
-
-
-class Recorder(BaseHTTPRequestHandler):
-    """The predictor's side."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-        with self.server.changed:
-            self.server.events += [json.loads(line) for line in lines]
-            self.server.changed.notify_all()
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Predictor(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), Recorder)
-        self.events: list[dict] = []
-        self.changed = threading.Condition()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def wait(self, enough: Callable[[list[dict]], object]) -> list[dict]:
-        with self.changed:
-            assert self.changed.wait_for(lambda: enough(self.events), PATIENCE), f"only these came: {self.events}"
-            return list(self.events)
-
-    def ended(self, turns: int = 1) -> list[dict]:
-        return self.wait(lambda events: sum(event["kind"] == "turn_ended" for event in events) >= turns)
 
 
 def chunks() -> list[bytes]:

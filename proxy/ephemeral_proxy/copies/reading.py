@@ -41,7 +41,7 @@ _DRAIN_SECONDS = 0.4
 
 
 class Reader:
-    """Takes packets of several workers, in order for each."""
+    """Takes the frames of several workers, in order for each."""
 
     def __init__(self, conversations: Conversations, row: Row) -> None:
         self._conversations = conversations
@@ -106,7 +106,6 @@ class _Open:
         self._headers: dict[str, str] = {}
         self._body: bytearray | None = bytearray()
         self._exchange: Exchange | None = None
-        self._answered = False
         self._socket: sockets.Socket | None = None
         self._from_client: Direction | None = None
         self._from_server: Direction | None = None

@@ -43,14 +43,13 @@ class Copies:
         self._limit = queue_bytes
         self._queue: deque[bytes] = deque()
         self._bytes = 0
-        self._packet = b""  # taken from the queue, and not accepted by the socket yet
         self._waiting = False
         self._scheduled = False
         self._complained = False
         self._broken: set[int] = set()  # exchanges of which a frame was dropped
         # Numbers are not used again by the worker that takes this one's place: the reader may still hold its exchanges.
         self._numbers = itertools.count(time.time_ns() // 1000)
-        [self._packet] = pack(Kind.HELLO, 0, 0, time.time(), b"")
+        [self._packet] = pack(Kind.HELLO, 0, 0, time.time(), b"")  # taken from the queue, and not accepted by the socket yet
         row.frames_sent += 1
 
     def begin(self, method: str, path: str, provider: str, fields: Iterable[tuple[str, str]]) -> Copy | None:
