@@ -23,7 +23,7 @@ def main() -> int:
         belief.user_turn("plot numbers.csv")
         planner.plan_for(belief, at=0.0)
         uvloop.run(app.serve(configuration, socket))
-    except (settings.SettingError, EphemeralError, OSError) as error:
+    except (settings.SettingError, EphemeralError, OSError, ValueError, KeyError) as error:
         sys.stderr.write(f"predictor: {error}\n")
         return 1
     return 0

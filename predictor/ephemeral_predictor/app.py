@@ -16,13 +16,16 @@ from pydantic import ValidationError
 from ephemeral import remote, settings
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Problem
+from ephemeral_predictor.costs import CostSource
 from ephemeral_predictor.following import Follower
 from ephemeral_predictor.history import History
 from ephemeral_predictor.listener import Listener
 from ephemeral_predictor.moments import Moments
+from ephemeral_predictor.policy import Prices
 from ephemeral_predictor.reasoned.agent import Agent
 from ephemeral_predictor.reasoned.service import K2
 from ephemeral_predictor.sandboxd import Sandboxd
+from ephemeral_predictor.sizes import Bounds
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ class Configuration:
     capture: bool = False
     idle_seconds: float = 300.0
     k2: K2 | None = field(default=None, repr=False)
+    prices: Prices = field(default_factory=Prices)
+    bounds: Bounds = field(default_factory=Bounds)
     history: Path | None = None
     """File of what each app's sessions imported. None: nothing is learned from them."""
 
@@ -56,6 +61,8 @@ class Configuration:
             capture=settings.get("capture_remote" if remote.is_remote(settings.sandboxd_address()) else "capture"),
             idle_seconds=settings.get("idle_seconds"),
             k2=K2.from_settings(),
+            prices=Prices.from_settings(),
+            bounds=Bounds.from_settings(),
             history=settings.get("state") / "history.db",
         )
 
@@ -83,7 +90,7 @@ def create(configuration: Configuration) -> web.Application:
         client = Sandboxd(configuration.sandboxd, configuration.token)
         await client.open()
         moments = Moments(client, configuration.capture)
-        listener = Listener(client, tasks, moments, configuration.planning, configuration.idle_seconds)
+        listener = Listener(client, tasks, moments, configuration.planning, configuration.idle_seconds, configuration.prices, configuration.bounds)
         agent = None
         if configuration.k2 and configuration.planning:
             agent = Agent(configuration.k2, client, tasks, listener.turn_of, listener.decided, moments.add)
@@ -92,6 +99,9 @@ def create(configuration: Configuration) -> web.Application:
             app[AGENT] = agent
         app[_CLIENT], app[_MOMENTS], app[LISTENER] = client, moments, listener
         tasks.start(moments.run(), "moments")
+        if configuration.planning:
+            listener.costs = CostSource(client)
+            tasks.start(listener.costs.run(), "costs")
         history = None
         if configuration.history and configuration.planning:
             history = listener.history = History(configuration.history)

@@ -32,7 +32,7 @@ def estimate(path: Path) -> str:
         if row["license"] not in LICENCES or row["source"] in LEFT_OUT:
             continue
         total += 1
-        text = "\n".join(message["content"] for message in row["messages"] if message["role"] != "assistant")
+        text = "\n".join(message["content"] for message in row["messages"] if message["role"] != "assistant").lower()
         needed = covered({names.equivalent(package) for package in row["packages"]})
         for rule in rules:
             if rule.pattern.search(text):

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 from ephemeral.wire import Proposer
 
+NEEDED = 0.5
+"""Guesses count where it is this probable that any package is needed at all."""
+LIKELY = 0.15
+"""A guess less probable than this is not even made available. Chosen on the development sets: the lowest at which at most four packages are
+predicted on average."""
 WANTED = 0.35
-"""A package less probable than this costs more, in memory and downloads, than it saves."""
+"""What the code or a person names is planned from here; the guesses of an app's history too."""
 
 
 @dataclass(frozen=True, slots=True)

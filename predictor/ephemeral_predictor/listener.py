@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Plan
-from ephemeral_predictor import planner
+from ephemeral_predictor import planner, policy, sizes
+from ephemeral_predictor.costs import PRIORS, CostSource
 from ephemeral_predictor.evidence import Evidence
 from ephemeral_predictor.following import Follower
 from ephemeral_predictor.history import History
 from ephemeral_predictor.moments import Moments
 from ephemeral_predictor.sandboxd import Plans, Sandboxd
 from ephemeral_predictor.state import Belief, Decision
+from ephemeral_predictor.turns import Turns
 
 _SESSIONS = 2000
+_FIRST, _LATEST = 2, 10  # of the texts of one session that come at once
 
 
 class Reasoner(Protocol):
@@ -34,10 +37,14 @@ class Listener:
     Conversations that said nothing for ``idle_seconds`` are forgotten; so is the one silent longest when there are too many.
     """
 
-    def __init__(self, client: Sandboxd, tasks: Tasks, moments: Moments, planning: bool, idle_seconds: float) -> None:
+    def __init__(
+        self, client: Sandboxd, tasks: Tasks, moments: Moments, planning: bool, idle_seconds: float,
+        prices: policy.Prices | None = None, bounds: sizes.Bounds | None = None,
+    ) -> None:  # fmt: skip
         self.reasoner: Reasoner | None = None
         self.history: History | None = None
         self.follower: Follower | None = None
+        self.costs: CostSource | None = None
         self._client = client
         self._tasks = tasks
         self._moments = moments
@@ -48,6 +55,9 @@ class Listener:
         self._last: dict[str, float] = {}  # session -> when it last said something, monotonic
         self._planned: dict[str, Plan] = {}
         self._turns: dict[str, int] = {}
+        self._said: dict[str, Turns] = {}
+        self._prices = prices or policy.Prices()
+        self._bounds = bounds or sizes.Bounds()
 
     # ---------------------------------------------------------------------------------------------- events
 
@@ -60,17 +70,34 @@ class Listener:
     def take(self, events: Iterable[Event]) -> None:
         """Learn from ``events``; plan once for each session they changed."""
         changed: dict[str, bool] = {}  # session -> a user spoke
-        for event in events:
+        latest: dict[str, str] = {}  # session -> what its user said last; an app's first request brings all that was said before
+        answered: set[str] = set()  # sessions in which code came since then, also such as stands in the answer itself
+        events = list(events)
+        unread = _middle(events)
+        for place, event in enumerate(events):
             self._moments.note(event)
             if self.follower:
                 self.follower.met(event.session, event.app)
-            if self._planning:
+            if self._planning and place not in unread:
                 belief = self._belief(event)
+                if event.kind == "user_turn" and event.role != "system":
+                    latest[event.session] = event.text
+                    answered.discard(event.session)
+                if event.kind in ("user_turn", "tool_result"):
+                    self._said[event.session].hear(event.text)
                 if self._learn(belief, event):
                     changed[event.session] = changed.get(event.session, False) or event.kind == "user_turn"
+                    if event.kind not in ("user_turn", "tool_result"):
+                        answered.add(event.session)
                 elif event.session in self._beliefs and event.session not in self._planned:
                     changed.setdefault(event.session, False)  # also when an earlier plan was lost on the way
         for session, spoke in changed.items():
+            if session not in self._beliefs:
+                continue  # there were too many
+            if session in latest:
+                self._said[session].spoke(latest[session], self._beliefs[session].asks)
+            if session in answered:
+                self._said[session].code_came()
             self._plan(session)
             if spoke:
                 self._turns[session] = self._turns.get(session, 0) + 1
@@ -98,7 +125,7 @@ class Listener:
                 at=at,
             )
         else:
-            plan = planner.plan_for(belief, at, self._planned.get(session))
+            plan = self._sized(planner.plan_for(belief, at, self._planned.get(session), self._terms(belief)))
         if plan is None:
             return
         if decision.action == "resize":
@@ -126,6 +153,7 @@ class Listener:
         belief = self._beliefs.get(event.session)
         if belief is None:
             belief = self._beliefs[event.session] = Belief(event.session)
+            self._said[event.session] = Turns()
         self._beliefs.move_to_end(event.session)
         self._last[event.session] = now
         belief.app = event.app[:100] or belief.app
@@ -138,6 +166,7 @@ class Listener:
         del self._last[session]
         self._planned.pop(session, None)
         self._turns.pop(session, None)
+        del self._said[session]
         if self.reasoner:
             self.reasoner.forget(session)
 
@@ -171,13 +200,49 @@ class Listener:
     def _plan(self, session: str) -> None:
         before = self._planned.get(session)
         belief = self._beliefs[session]
+        said = self._said[session]
+        if belief.code_in_turn:
+            said.code_came()
+        if said.over and not belief.code_begun and planner.stands_for(before):
+            self._give_back(belief)
+            return
         if self.history and belief.may_need_packages:
             for package, probability in self.history.prior(belief.app).items():
                 if package not in belief.rejected:
                     belief.add(Evidence(package, probability, "learned", "history"))
-        plan = planner.plan_for(belief, time.time(), before)
+        plan = self._sized(planner.plan_for(belief, time.time(), before, self._terms(belief)))
         if plan and planner.is_material(plan, before):
             self._submit(plan)
+
+    def _give_back(self, belief: Belief) -> None:
+        """The conversation has moved on, and nothing ran: what was built on guesses goes, and so do the guesses."""
+        belief.decide(Decision("release"))
+        self._submit(Plan(session=belief.session, proposer="seen", action="release", needs_code=0.0, app=belief.app, at=time.time()))
+
+    def _terms(self, belief: Belief) -> planner.Terms:
+        said = self._said[belief.session]
+        return planner.Terms(
+            costs=self.costs.costs if self.costs else PRIORS,
+            prices=self._prices,
+            rate=self.history.needs_code(belief.app) if self.history and belief.app else None,
+            asks=said.asks if said.over else 1.0,
+        )
+
+    def _sized(self, plan: Plan | None) -> Plan | None:
+        """``plan`` with the memory that the packages took before which it imports, and that the data takes which the conversation speaks of."""
+        if plan is None:
+            return None
+        before = self._planned.get(plan.session)
+        limit = sizes.memory_bytes(
+            asked=plan.memory_bytes,
+            known=self.history.memory_bytes(want.package for want in plan.wants if want.decision != "available") if self.history else None,
+            data=self._said[plan.session].data_bytes,
+            before=before.memory_bytes if before else None,
+            stands=planner.stands_for(before),
+            default=self._bounds.default,
+            most=self._bounds.most or (self.costs.memory_budget_bytes // 2 if self.costs and self.costs.memory_budget_bytes else None),
+        )
+        return plan if limit == plan.memory_bytes else plan.model_copy(update={"memory_bytes": limit})
 
     def _submit(self, plan: Plan) -> None:
         self._planned[plan.session] = plan
@@ -187,3 +252,13 @@ class Listener:
         """sandboxd did not take ``plan``: the next event of the session plans again."""
         if self._planned.get(plan.session) is plan:
             del self._planned[plan.session]
+
+
+def _middle(events: Sequence[Event]) -> set[int]:
+    """The places of what is not read of a long conversation that comes at once, as when its app was at work before us: all but the first texts and the
+    latest. To read one takes up to some twenty milliseconds, for which everybody's code would wait."""
+    texts: dict[str, list[int]] = {}
+    for place, event in enumerate(events):
+        if event.kind in ("user_turn", "tool_result"):
+            texts.setdefault(event.session, []).append(place)
+    return {place for places in texts.values() for place in places[_FIRST:-_LATEST]}

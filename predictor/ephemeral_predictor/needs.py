@@ -83,6 +83,16 @@ def probability(text: str, names_library: bool = False) -> float:
         return 0.05
     if _CHAT.match(text) and not (python and _ASKS_FOR_CODE.search(text)):
         p *= 0.4
-    if _OTHER_LANGUAGE.search(text) and not _SAYS_PYTHON.search(text):
+    if names_other_language(text):
         p *= 0.15
     return p
+
+
+def names_other_language(text: str) -> bool:
+    """Whether a text speaks of another language or tool, and not of Python."""
+    return _OTHER_LANGUAGE.search(text) is not None and _SAYS_PYTHON.search(text) is None
+
+
+def is_chat(text: str) -> bool:
+    """Whether a text begins as one that asks for words."""
+    return _CHAT.match(text) is not None

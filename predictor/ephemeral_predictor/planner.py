@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 from ephemeral import names
-from ephemeral.wire import Plan, Proposer, Want
-from ephemeral_predictor import model, needs
-from ephemeral_predictor.evidence import WANTED, Evidence
+from ephemeral.wire import Costs, Plan, Proposer, Want
+from ephemeral_predictor import needs, policy
+from ephemeral_predictor.costs import PRIORS
+from ephemeral_predictor.evidence import LIKELY, NEEDED, WANTED, Evidence
 from ephemeral_predictor.state import Belief
 
+_NEVER = 2.0  # no probability is as high
 _GUESSES = 6  # packages beside those that the code itself names
 _MOST = 64  # of wants and of modules: the wire's bound
 _SURE = 0.6  # an import this probable needs no other sign that code will run
 _BARE = 0.5  # with a tool at hand, code that needs no package is worth a bare sandbox from here
 
 
-def plan_for(belief: Belief, at: float, before: Plan | None = None) -> Plan | None:
+@dataclass(frozen=True)
+class Terms:
+    """What a bet is reckoned with, beside what is believed of the conversation. ``costs`` are the host's, ``prices`` the operator's."""
+
+    costs: Costs = PRIORS
+    prices: policy.Prices = field(default_factory=policy.Prices)
+    rate: float | None = None
+    """The share of the app's sessions that ran code; None: unknown."""
+    asks: float = 1.0
+    """The probability of code that the user's latest turns leave, where code ran before."""
+
+
+_TERMS = Terms()
+
+
+def plan_for(belief: Belief, at: float, before: Plan | None = None, terms: Terms = _TERMS) -> Plan | None:
     """The plan that ``belief`` asks for, at Unix time ``at``; None when nothing is to be built.
 
-    ``before`` is the session's plan so far: the proposer is who brought what is new.
+    ``before`` is the session's plan so far: the proposer is who brought what is new. The size is what K2 asked for, if anything.
     """
     certain = any(e.kind in _CERTAIN and e.probability > _SURE for e in belief.evidence.values())
-    if belief.quiet or (belief.needs_code < needs.THRESHOLD and not certain):
+    said = belief.needs_code
+    expected = min(said, terms.asks) if belief.code_begun else policy.needs_code(said, terms.rate)
+    if belief.quiet or (expected < needs.THRESHOLD and not certain and not belief.code_begun):
         return None
-    chosen = _chosen(belief)
-    stands = before is not None and before.action not in ("nothing", "release")
-    bare = belief.code_begun or (belief.code_tool and belief.needs_code >= _BARE)
+    # What an app's sessions usually do is worth a sandbox, not the packages of a conversation that asks for none.
+    chosen = _chosen(belief) if said >= needs.THRESHOLD or certain else []
+    if said >= needs.THRESHOLD and not belief.may_need_packages:
+        chosen = [e for e in chosen if e.kind in _CERTAIN and belief.code_in_turn]  # the standard library alone is wanted
+    stands = stands_for(before)
+    bare = belief.code_begun or (belief.code_tool and expected >= _BARE)
     if not (chosen or stands or bare):
         return None
-    wants = [
-        Want(package=e.package, version=e.version, probability=e.probability, proposer=e.proposer, evidence=e.kind)
-        for e in chosen
-    ]
-    modules = _modules(belief, chosen)
+    modules, wants = _weighed(belief, chosen, before if stands else None, terms)
     return Plan(
         session=belief.session,
         proposer=_proposer(belief, wants, before),
@@ -39,10 +60,15 @@ def plan_for(belief: Belief, at: float, before: Plan | None = None) -> Plan | No
         modules=modules,
         memory_bytes=belief.memory_bytes,
         cpus=belief.cpus,
-        needs_code=belief.needs_code,
+        needs_code=expected,
         app=belief.app,
         at=at,
     )
+
+
+def stands_for(plan: Plan | None) -> bool:
+    """Whether ``plan`` is one by which a sandbox stands."""
+    return plan is not None and plan.action not in ("nothing", "release")
 
 
 def is_material(plan: Plan, before: Plan | None) -> bool:
@@ -55,13 +81,13 @@ _CERTAIN = ("import", "pip install")
 
 def _essence(plan: Plan) -> tuple[object, ...]:
     wants = frozenset((want.package, want.version) for want in plan.wants)
-    return plan.action, wants, frozenset(plan.modules), plan.memory_bytes, plan.cpus
+    return plan.action, wants, frozenset(plan.modules), plan.memory_bytes, plan.cpus, plan.needs_code >= needs.THRESHOLD
 
 
 def _chosen(belief: Belief) -> list[Evidence]:
-    """The evidence that is strong enough, the strongest first."""
+    """The evidence that is strong enough, the strongest first. Guesses of what, only where it is likely that anything is needed."""
     strong = sorted(
-        (e for e in belief.evidence.values() if e.probability >= _wanted(e) and e.package not in belief.rejected),
+        (e for e in belief.evidence.values() if e.probability >= _wanted(e, belief) and e.package not in belief.rejected),
         key=lambda e: (-e.probability, e.package),
     )
     certain = [e for e in strong if e.kind in _CERTAIN or e.kind == "k2"]
@@ -69,20 +95,35 @@ def _chosen(belief: Belief) -> list[Evidence]:
     return (certain + guesses)[:_MOST]
 
 
-def _wanted(evidence: Evidence) -> float:
-    # The trained model speaks only where it is sure that something is needed; what, it knows less surely.
-    return model.LEAST if evidence.kind == "model" else WANTED
+def _wanted(evidence: Evidence, belief: Belief) -> float:
+    """How probable a package must be."""
+    if evidence.kind in (*_CERTAIN, "k2", "history"):
+        return WANTED
+    return LIKELY if belief.needs_packages >= NEEDED else _NEVER
 
 
-def _modules(belief: Belief, chosen: list[Evidence]) -> list[str]:
-    """What to import ahead: the modules that the code names, else what is usually imported of a package."""
+def _weighed(belief: Belief, chosen: Sequence[Evidence], before: Plan | None, terms: Terms) -> tuple[list[str], list[Want]]:
+    """What to import ahead, and what is wanted with what was decided of it.
+
+    Of a package the modules count that the code names, else what is usually imported of it. What the plan ``before`` had imported stays so
+    while it is wanted: its cost is spent.
+    """
+    spent = {want.package for want in before.wants if want.decision == "import"} if before else set()
     modules: dict[str, None] = {}
-    for evidence in chosen:
-        if evidence.probability < WANTED:  # to be there is cheap; an import under way when the code comes is not
-            continue
-        for module in belief.modules.get(evidence.package) or names.modules_for(evidence.package):
-            modules[module] = None
-    return list(modules)[:_MOST]
+    wants = []
+    for e in chosen:
+        names_of = belief.modules.get(e.package) or names.modules_for(e.package)
+        bet = policy.bet(e.probability, names_of, terms.costs, terms.prices)
+        ahead = bool(names_of) and (bet.pays or e.package in spent)
+        if ahead:
+            modules |= dict.fromkeys(names_of)
+        wants.append(
+            Want(
+                package=e.package, version=e.version, probability=e.probability, proposer=e.proposer, evidence=e.kind,
+                decision="import" if ahead else "available", saves_ms=round(bet.saves_ms, 1), costs_ms=round(bet.costs_ms, 1),
+            )
+        )  # fmt: skip
+    return list(modules)[:_MOST], wants
 
 
 def _proposer(belief: Belief, wants: list[Want], before: Plan | None) -> Proposer:

@@ -71,7 +71,7 @@ class Sandboxd:
         try:
             async with self._session.get(path, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
                 return await answer.json() if answer.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):  # the last: a thousand brackets
             return None
 
     async def _send(self, method: str, path: str, body: str, urgent: bool = False) -> bool:

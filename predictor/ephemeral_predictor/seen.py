@@ -1,7 +1,7 @@
 """Step one of the ladder: packages that the text itself names, in import lines, installs, or by name.
 
-Names come from a table of names people use (``data/mentions.toml``). A name that is also an English word counts only
-where the text says that it speaks of a library.
+Names come from a table of names people use (``data/mentions.toml``), and from all that is popular. A name that is also an English word
+(``data/ordinary.txt``) counts only where the text says that it speaks of a library.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REJECTS = re.compile(
     re.IGNORECASE,
 )
 _USE = re.compile(r"\.[a-z_]\w*(?:\.\w+)*\s*[(`]|\.[A-Z]\w+(?:Error|Exception|Response|Session)\b")
-_USES = re.compile(r"\b(?:using|use|with|via|in|import)\s+[`'\"]?$", re.IGNORECASE)
+_USES = re.compile(r"\b(?:using|uses?|with|via|in|import|through|usando|con|en)\s+(?:the\s+)?[`'\"]?$|(?:с помощью|используя|через|в)\s+[`'\"]?$", re.IGNORECASE)
 _UNUSUAL = re.compile(r"\d|[a-z][A-Z]|[A-Z][a-z]*[A-Z]")  # no English word looks like PyQt6, music21, LattPy
 _NO_LIBRARY = frozenset(("python", "python3", "standard", "external", "the", "this", "that", "a", "any", "no", "same", "base", "html5", "utf-8", "json", "sql",
                          "javascript", "typescript", "java", "mysql", "html", "xml", "csv", "pdf", "api", "ui", "node"))  # fmt: skip
@@ -40,7 +40,7 @@ _LONGEST = 60  # characters of a name
 _BEFORE = 120  # characters looked at before a name
 _INVENTORY = 8
 """A text that names more packages than this lists what there is; it does not ask for all of them."""
-_INVENTORY_PROBABILITY = 0.2
+_INVENTORY_PROBABILITY = 0.1
 
 CODE_PROBABILITY = 1.0
 FENCE_PROBABILITY = 0.9
@@ -84,11 +84,28 @@ def _table() -> _Table:
     )
 
 
-def mentions(text: str) -> tuple[list[Evidence], set[str]]:
-    """The packages that ``text`` names, and those it says not to use."""
+@cache
+def _ordinary() -> frozenset[str]:
+    lines = (Path(__file__).parent / "data/ordinary.txt").read_text().splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """``found``: a sign of each package that a text names; ``directed``: those of them that it says to use ("using JAX", "the click library",
+    `pandas==2.2`); ``rejected``: those that it says not to use."""
+
+    found: list[Evidence]
+    directed: frozenset[str]
+    rejected: frozenset[str]
+
+
+def mentions(text: str) -> Mentions:
+    """The packages that ``text`` names."""
     table = _table()
     python = _PYTHON.search(text) is not None
     wanted: dict[str, Evidence] = {}
+    directed: set[str] = set()
     rejected: set[str] = set()
     for token in _TOKEN.finditer(text):
         name = token.group().lower()
@@ -100,6 +117,7 @@ def mentions(text: str) -> tuple[list[Evidence], set[str]]:
             package = _popular(token.group(), before, text, token.end())
             if package is not None:
                 wanted.setdefault(package, Evidence(package, table.context_probability, "seen", "mention"))
+                directed.add(package)
             continue
         if _REJECTS.search(before):
             rejected.add(package)
@@ -108,7 +126,7 @@ def mentions(text: str) -> tuple[list[Evidence], set[str]]:
         library = _SPEAKS_OF_LIBRARY.search(before) or _IS_LIBRARY.match(text, token.end())
         if name in table.aliases:
             if not (member or library):
-                if len(name) <= _SHORT and not token.group().isupper() and name not in ("plt", "sns", "cv2", "bs4"):
+                if len(name) <= _SHORT and not _stands_out(token.group(), before):
                     continue
                 if name in table.needs_python and not python:
                     continue
@@ -118,25 +136,32 @@ def mentions(text: str) -> tuple[list[Evidence], set[str]]:
         else:
             continue
         version = _VERSION.match(text, token.end())
+        if version or library or _USES.search(before):
+            directed.add(package)
         evidence = Evidence(package, probability, "seen", "mention", version[1] if version else None)
         if package not in wanted or (version and not wanted[package].version):
             wanted[package] = evidence
     found = [evidence for package, evidence in wanted.items() if package not in rejected]
     if len(found) > _INVENTORY:
         found = [Evidence(e.package, _INVENTORY_PROBABILITY, e.proposer, e.kind, e.version) for e in found]
-    return found, rejected
+        directed.clear()
+    return Mentions(found, frozenset(directed - rejected), frozenset(rejected))
+
+
+def _stands_out(name: str, before: str) -> bool:
+    """Whether a short name is meant as one: `np` is, TF, "arrays in Jax"; "the cars, tf" is not."""
+    return name.isupper() or name in ("plt", "sns", "cv2", "bs4") or (name.istitle() and _USES.search(before) is not None)
 
 
 def _popular(name: str, before: str, text: str, end: int) -> str | None:
     """The package of a name that stands in no table, when the text presents it as a library: "the LattPy library",
-    "using PyQt6"."""
-    if _IS_LIBRARY.match(text, end):
-        presented = True
-    elif _UNUSUAL.search(name):
-        presented = _USES.search(before) is not None
-    else:
-        presented = False
-    if not presented or names.is_stdlib(name):
+    "using PyQt6", "a testbench in cocotb"; or when no other word looks like it: "QTextEdit (pyside6)"."""
+    if names.rank(name) is None and names.package_for(name) is None:
+        return None  # as most words; the rest is dearer to ask
+    ordinary = len(name) <= _SHORT or name.lower() in _ordinary()
+    unusual = _UNUSUAL.search(name) is not None
+    presented = _IS_LIBRARY.match(text, end) or ((unusual or not ordinary) and _USES.search(before))
+    if not (presented or (unusual and not ordinary)) or names.is_stdlib(name):
         return None
     package = names.package_for(name) or (name if names.rank(name) is not None else None)
     return names.equivalent(package) if package and name.lower() not in _NO_LIBRARY else None

@@ -6,10 +6,11 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ephemeral.imports import Found, ImportScanner
-from ephemeral_predictor import learned, model, needs, seen
-from ephemeral_predictor.evidence import WANTED, Evidence
+from ephemeral_predictor import model, needs, seen
+from ephemeral_predictor.evidence import NEEDED, WANTED, Evidence
+from ephemeral_predictor.model.signals import Signals, excerpt
+from ephemeral_predictor.model.signals import read as read_signals
 
-_HEAD, _TAIL = 4000, 2000  # characters of a long text that are looked at
 _TURNS = 16  # turns kept for K2
 _TURN_CHARACTERS = 4000
 _EVIDENCE = 200  # packages a conversation can give evidence for
@@ -18,6 +19,8 @@ _STREAMS = 32  # answers and calls read at the same time
 _INSTRUCTIONS_SCALE = 0.35  # what a system prompt names never suffices alone
 _RESULT_SCALE = 0.6
 _STRONG = 0.6  # a concept this sure of its package speaks of work for code
+_ASKED = 0.5  # probability that code is asked for
+_LEAST = 0.02  # less probable is not worth remembering
 K2_PROBABILITY = 0.8
 
 
@@ -52,9 +55,13 @@ class Belief:
         """Code came since the user spoke last."""
         self.quiet = False
         """K2 said that no sandbox is needed; until the next turn or the next code, guesses count for nothing."""
+        self.asks = 0.0
+        """Probability that code will run for the latest turn, taken by itself."""
         self.memory_bytes: int | None = None
         self.cpus: float | None = None
         self._needs = 0.0
+        self._needed = 0.0
+        self._at_hand = 0.0  # the likeliest package of a file that a tool told of: what is asked later may be of it
         self._standard_library = False  # the user wants nothing else
         self._streams: OrderedDict[str, ImportScanner] = OrderedDict()
         self._answer = ""
@@ -63,6 +70,11 @@ class Belief:
     def needs_code(self) -> float:
         """Probability that code of this conversation will run."""
         return 1.0 if self.code_begun else self._needs
+
+    @property
+    def needs_packages(self) -> float:
+        """Probability that this code imports any package."""
+        return self._needed
 
     @property
     def may_need_packages(self) -> bool:
@@ -79,19 +91,19 @@ class Belief:
         """A user's or system's message."""
         self._end_answer()
         self.quiet = self.code_in_turn = False
-        text = _excerpt(text)
+        text = excerpt(text)
         self._remember("user", text)
         # With a tool at hand, a system prompt describes what may come, not what is asked for now.
         scale = _INSTRUCTIONS_SCALE if self.code_tool and needs.is_instructions(text) else 1.0
-        names_library = self._read(text, scale)
-        self._needs = max(self._needs, scale * needs.probability(text, names_library))
+        self.asks = scale * self._judge(text, scale)
+        self._needs = max(self._needs, self.asks)
         return True
 
     def tool_result(self, text: str) -> bool:
         """A tool's answer: its names and files count for less, and it asks for nothing."""
-        text = _excerpt(text)
+        text = excerpt(text)
         self._remember("tool", text)
-        self._read(text, _RESULT_SCALE)
+        self._note(text, _RESULT_SCALE)
         return True
 
     def turn_started(self) -> bool:
@@ -136,7 +148,7 @@ class Belief:
         if decision.action in ("release", "nothing"):
             self.quiet = True
             self.code_begun = False
-            self._needs = 0.0
+            self._needs = self._needed = 0.0
             self.evidence.clear()
             self.modules.clear()
             self.memory_bytes = self.cpus = None
@@ -167,47 +179,50 @@ class Belief:
         if evidence.kind in ("import", "pip install"):
             self.rejected.discard(evidence.package)
 
-    def _read(self, text: str, scale: float) -> bool:
-        """Keep what a whole text says; whether it names a package, or, where a tool takes code, work for one."""
-        found, rejected = seen.mentions(text)
-        names_library = bool(found)
-        self.rejected |= rejected
-        for package in rejected:
+    def _judge(self, text: str, scale: float) -> float:
+        """Keep what the rules and the model together say of what a user asks for. The probability that code will run for it."""
+        verdict = model.read(text)
+        self._hear(verdict.signals)
+        self._standard_library = verdict.signals.standard_library
+        if not self._standard_library:
+            self._needed = max(self._needed, scale * verdict.needed)
+            for evidence in verdict.evidence:
+                self._weigh(evidence, scale)
+        self._imports(text, scale)
+        asks = verdict.signals.asks
+        if asks >= _ASKED and self._at_hand >= WANTED:
+            self._needed = max(self._needed, scale * NEEDED)
+        if self.code_tool and any(evidence.probability >= _STRONG for evidence in verdict.signals.concepts.values()):
+            asks = max(asks, needs.probability(text, names_library=True))
+        return max(asks, verdict.needed if verdict.needed >= NEEDED else 0.0)
+
+    def _note(self, text: str, scale: float) -> None:
+        """Keep what the rules find in a text that asks for nothing."""
+        said = read_signals(text)
+        if not self._standard_library:
+            for evidence in (*said.mentioned.values(), *said.concepts.values()):
+                self._weigh(evidence, scale)
+                if evidence.kind == "file":
+                    self._at_hand = max(self._at_hand, scale * evidence.probability)
+        self._imports(text, scale)
+
+    def _hear(self, said: Signals) -> None:
+        """What is ruled out, and what no longer is."""
+        self.rejected -= said.mentioned.keys()
+        self.rejected |= said.rejected
+        for package in said.rejected:
             if package in self.evidence and self.evidence[package].kind not in ("import", "pip install"):
                 del self.evidence[package]
-        self._standard_library = needs.wants_standard_library_only(text)
-        if not self._standard_library:
-            replaced = seen.others_of({evidence.package for evidence in found})
-            concepts = [evidence for evidence in learned.concepts(text) if evidence.package not in replaced]
-            if scale == 1.0:
-                concepts = self._with_model(text, concepts, replaced, names_library)
-            names_library |= self.code_tool and any(evidence.probability >= _STRONG for evidence in concepts)
-            found += concepts
-        for evidence in found:
-            self.rejected -= {evidence.package} if evidence.proposer == "seen" else set()
-            if evidence.package not in self.rejected:
-                self.add(
-                    Evidence(
-                        evidence.package, scale * evidence.probability, evidence.proposer, evidence.kind, evidence.version
-                    )
-                )
+
+    def _weigh(self, evidence: Evidence, scale: float) -> None:
+        if evidence.package not in self.rejected and scale * evidence.probability >= _LEAST:
+            self.add(Evidence(evidence.package, scale * evidence.probability, evidence.proposer, evidence.kind, evidence.version))
+
+    def _imports(self, text: str, scale: float) -> None:
+        """Import lines that a text quotes."""
         scanner = ImportScanner("prose")
         for line in scanner.feed(text) + scanner.close():
             self._keep(line, scale * seen.FENCE_PROBABILITY)
-        return names_library
-
-    def _with_model(self, text: str, concepts: list[Evidence], replaced: set[str], names_library: bool) -> list[Evidence]:
-        """``concepts`` and what the trained model adds to them, where both it and the words say that code is to come."""
-        if needs.probability(text, names_library) < needs.THRESHOLD:
-            return concepts
-        by_package = {evidence.package: evidence for evidence in concepts}
-        for package, probability in model.likely(text).items():
-            known = by_package.get(package)
-            if package in replaced or (known and known.probability >= WANTED):
-                continue
-            surest = max(probability, known.probability if known else 0.0)
-            by_package[package] = Evidence(package, surest, "learned", "model")
-        return list(by_package.values())
 
     def _take(self, finds: list[Found], probability: float, of_k2: bool = False) -> bool:
         kept = [self._keep(found, probability, of_k2) for found in finds]
@@ -223,6 +238,8 @@ class Belief:
         if of_k2:
             evidence = Evidence(evidence.package, probability, "k2", "k2")
         self.add(evidence)
+        if evidence.package not in self.evidence:
+            return False  # there is no room for more
         known = self.modules.setdefault(evidence.package, {})
         for module in modules:
             if len(known) < _MODULES:
@@ -253,6 +270,3 @@ class Belief:
     def _remember(self, role: str, text: str) -> None:
         self.turns.append((role, text[:_TURN_CHARACTERS]))
 
-
-def _excerpt(text: str) -> str:
-    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"

@@ -26,7 +26,7 @@ from ephemeral_sandboxd.pool.notes import Notes, note
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.preparing import Preparer
 from ephemeral_sandboxd.pool.rivals import Rivals
-from ephemeral_sandboxd.pool.sessions import Session, Sessions
+from ephemeral_sandboxd.pool.sessions import Build, Session, Sessions
 from ephemeral_sandboxd.pool.snapshots import Snapshots
 from ephemeral_sandboxd.pool.stock import Stock, Stocks
 from ephemeral_sandboxd.pool.upkeep import Upkeep
@@ -122,6 +122,7 @@ class Daemon:
             if sandbox.state != "preparing":
                 sandbox.become("preparing")
             sandbox.session, session.sandbox = session.id, sandbox
+            session.builds.append(Build(frozenset()))
             await bring_to_rest(sandbox)
             sandbox.become("ready")
             self._fleet.show(sandbox)
@@ -147,7 +148,7 @@ class Daemon:
 
     def _evict(self, worth: float) -> bool:
         """Give the idle sandbox back that is worth least, if that is less than ``worth``."""
-        found = least(self._sessions.all())
+        found = least(self._sessions.all(), self._notes.costs())
         if found is None or found[1] >= worth:
             return False
         victim = found[0]

@@ -23,6 +23,7 @@ _STRING_LIMIT = 300  # characters kept of a string, for import_module("…") and
 _WHOLE_LINE_LIMIT = 1000  # a longer line of prose is not an import or an install
 _LINE_LIMIT = 8192  # characters kept of a line of prose
 _FOUND_LIMIT = 500  # different finds a scanner reports; no honest text has more
+_MODULE_LIMIT, _PACKAGE_LIMIT, _VERSION_LIMIT = 200, 100, 40  # characters of a name: a plan carries no longer one
 
 _METADATA_LIMIT = 8192  # characters kept of a script's inline metadata (PEP 723)
 _ALIAS_LIMIT = 8  # names under which a text may know import_module
@@ -145,7 +146,7 @@ class ImportScanner:
     def _new(self, finds: list[Found]) -> list[Found]:
         new = []
         for found in finds:
-            if found not in self._reported and len(self._reported) < _FOUND_LIMIT:
+            if len(found.name) <= _MODULE_LIMIT and found not in self._reported and len(self._reported) < _FOUND_LIMIT:
                 self._reported.add(found)
                 new.append(found)
         return new
@@ -532,7 +533,10 @@ def _requirement(word: str, conda: bool = False) -> Found | None:
     if not requirement or "/" in word or bare.endswith(_FILES):
         return None
     name = _OF_CONDA.get(requirement[1].lower(), requirement[1]) if conda else requirement[1]
-    return Found("pip install", f"{name}=={requirement[2]}" if requirement[2] else name) if name else None
+    version = requirement[2] or ""
+    if not name or len(name) > _PACKAGE_LIMIT or len(version) > _VERSION_LIMIT:
+        return None
+    return Found("pip install", f"{name}=={version}" if version else name)
 
 
 def _dependencies(metadata: str) -> Iterator[Found]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import sys
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _EQUIVALENT: tuple[tuple[str, ...], ...] = (
     ("torch", "pytorch"),
     ("levenshtein", "python-levenshtein"),
     ("xgboost", "xgboost-cpu"),
+    ("fpdf2", "fpdf"),
 )
 
 # Where the modules worth importing ahead are not the package's top levels: what nearly every program imports next.
@@ -57,6 +59,17 @@ def is_stdlib(module: str) -> bool:
 def rank(package: str) -> int | None:
     """Place among PyPI's most downloaded packages, 1 for the first; None when it is not among them."""
     return _popular().get(normalize(package))
+
+
+def most_popular(count: int) -> list[str]:
+    """The ``count`` most downloaded packages, the first first."""
+    return list(_popular())[:count]
+
+
+def popular() -> tuple[int, date]:
+    """How many names have a rank, and the day when the list was made."""
+    head = _text("popular.txt.gz").partition("\n")[0]
+    return len(_popular()), date.fromisoformat(head.rpartition(" most downloaded packages of ")[2][:10])
 
 
 def package_for(module: str) -> str | None:
@@ -115,7 +128,11 @@ def equivalents(package: str) -> frozenset[str]:
 
 def _rows(file: str) -> list[str]:
     """The rows of a table: without the first, which says what it is."""
-    return gzip.decompress((_DATA / file).read_bytes()).decode().splitlines()[1:]
+    return _text(file).splitlines()[1:]
+
+
+def _text(file: str) -> str:
+    return gzip.decompress((_DATA / file).read_bytes()).decode()
 
 
 @cache
@@ -124,23 +141,27 @@ def _popular() -> dict[str, int]:
 
 
 @cache
-def _modules() -> dict[str, str | None]:
-    """Module -> package; None where the import is never taken for a package."""
-    table: dict[str, str | None] = {}
+def _brought() -> dict[str, list[str]]:
+    """Module -> the packages that bring it, the one to install first; none where the import is never taken for a package."""
+    table: dict[str, list[str]] = {}
     for row in _rows("modules.txt.gz"):
-        module, separator, package = row.partition(" ")
-        if not separator:
-            package = module.lower().replace("_", "-")
-        table[module] = None if package == "-" else package
+        module, *packages = row.split(" ")
+        table[module] = [] if packages == ["-"] else packages or [module.lower().replace("_", "-")]
     return table
+
+
+@cache
+def _modules() -> dict[str, str | None]:
+    """Module -> the package to install; None where the import is never taken for a package."""
+    return {module: packages[0] if packages else None for module, packages in _brought().items()}
 
 
 @cache
 def _imports() -> dict[str, list[str]]:
     """Package -> its modules: the table read backwards."""
     table: dict[str, list[str]] = {}
-    for module, package in _modules().items():
-        if package is not None:
+    for module, packages in _brought().items():
+        for package in packages:
             table.setdefault(package, []).append(module)
     return table
 

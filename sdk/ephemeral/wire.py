@@ -76,7 +76,7 @@ class Event(Wire):
 
 
 class Want(Wire):
-    """One package a plan asks for. ``evidence`` is a kind (``import``, ``mention``, ``file``, ``concept``,
+    """One package a plan asks for. ``evidence`` is a kind (``import``, ``mention``, ``file``, ``concept``, ``model``,
     ``pip install``, ``history``, ``k2``), never conversation text."""
 
     package: PackageName
@@ -84,6 +84,12 @@ class Want(Wire):
     probability: float = Field(ge=0, le=1)
     proposer: Proposer
     evidence: str = Field(default="", max_length=60)
+    decision: Literal["import", "available"] | None = None
+    """Whether importing it ahead pays: its modules are among the plan's, or it is only made available. None: nobody weighed it."""
+    saves_ms: float | None = Field(default=None, ge=0)
+    """What an import ahead is expected to save: probability × time of its imports."""
+    costs_ms: float | None = Field(default=None, ge=0)
+    """What it is expected to cost, in the same milliseconds: memory held until it is used, and CPU spent for nothing."""
 
 
 class Plan(Wire):
@@ -376,6 +382,8 @@ class Sandbox(Wire):
     root: str = "default"
     started_from: str = "boot"
     """``boot`` or the id of the snapshot."""
+    start_ms: float | None = None
+    """How long that took, until it answered."""
     environments: list[str] = []
     modules: list[str] = []
     memory_bytes: int = 0
@@ -415,6 +423,41 @@ class Host(Wire):
     refused: int = 0
     """Requests answered 429 since the start."""
     facts: dict[str, str] = {}
+
+
+class Figure(Wire):
+    """A median of ``n`` observations of this host; ``prior`` (``n`` is 0) where there was none yet, and it is what other machines showed."""
+
+    value: float = Field(ge=0, le=1e15)
+    n: int = Field(default=0, ge=0)
+    source: Literal["measured", "prior"] = "prior"
+
+
+class ModuleCosts(Wire):
+    """What it costs to have a module imported, beyond those that it brings along: the time of its import and first use, the memory it adds."""
+
+    import_ms: Figure
+    memory_bytes: Figure
+
+
+class Costs(Wire):
+    """What things cost on this host, lately."""
+
+    boot_ms: Figure
+    """A sandbox with nothing imported, until it answers."""
+    restore_ms: Figure
+    import_ms: Figure
+    """A module that was never timed here: as long as those that were."""
+    memory_bytes: Figure
+    """What such a module adds."""
+    fetch_ms: Figure
+    """Packages outside the base environment: resolved, downloaded and composed."""
+    until_used_seconds: Figure
+    """How long a sandbox stands ready until code comes, when some does."""
+    until_ended_seconds: Figure
+    """How long it stands when none does, until its session ends or it is given back."""
+    modules: dict[str, ModuleCosts] = {}
+    """By top-level module: those that were timed on this host."""
 
 
 class PruneRequest(Wire):

@@ -37,6 +37,8 @@ class PolicyName(StrEnum):
     none = "none"
     base = "base"
     fat_snapshot = "fat-snapshot"
+    ours_k2 = "ours+k2"
+    all = "all"
 
 
 TokensPerSecond = Annotated[float, typer.Option(min=0.1, help="Pace of the replayed provider.")]
@@ -150,17 +152,19 @@ def replay(
     ttft: Ttft = 1,
     limit: Annotated[int, typer.Option(min=0, help="At most so many tasks, drawn with --seed. 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws the same tasks in the same order again.")] = 0,
-    policy: Annotated[PolicyName, typer.Option(help="ours, or a rival: none (cold), base (base environment), fat-snapshot.")] = PolicyName.ours,
+    policy: Annotated[list[PolicyName] | None, typer.Option(help="ours (default), ours+k2, or a rival: none (cold), base (base environment), fat-snapshot. Several, or all: side by side.")] = None,
+    k2_url: Annotated[str, typer.Option(metavar="URL", help="The K2 of ours+k2: any compatible server. Default: the one of the settings EPHEMERAL_K2_….")] = "",
     warm: Annotated[bool, typer.Option("--warm", help="Use this machine's own state instead of an empty one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Conversations at once.")] = 1,
 ) -> None:
-    """Run recorded tasks through the whole path and print the distribution of waits, tiers and lead times."""
+    """Run recorded tasks through the whole path and print the distribution of waits, tiers and lead times; with several
+    policies, of each of them, and who is better at what."""
     from ephemeral_cli.replay import command as room
 
     room.run(room.Choices(
-        file=file, tokens_per_second=tokens_per_second, ttft=ttft, limit=limit, seed=seed, policy=policy.value, warm=warm,
-        as_json=as_json, parallel=parallel,
+        file=file, tokens_per_second=tokens_per_second, ttft=ttft, limit=limit, seed=seed, policies=tuple(each.value for each in policy or ()),
+        warm=warm, as_json=as_json, parallel=parallel, k2_url=k2_url,
     ))
 
 

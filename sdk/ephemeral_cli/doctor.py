@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from ephemeral import remote, settings
+from ephemeral import names, remote, settings
 from ephemeral.errors import EphemeralError
 from ephemeral_certs.authority import RENEW_BEFORE_DAYS
 from ephemeral_cli.errors import CommandError
@@ -31,6 +32,7 @@ from ephemeral_cli.setup.processes import run
 
 K2_TIMEOUT_SECONDS = 10
 LEAST_FREE_BYTES = 5 << 30
+NAMES_DAYS = 366
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything; a look that fails is a finding, never an exception."""
     findings: list[Finding] = []
-    for look in (_python, _kernel, _cgroups, _runsc, _rootfs, _base, _engine, _uv, _dashboard, _ports, _certificates, _remote, _disk, _provider, _k2):
+    for look in (_python, _kernel, _cgroups, _runsc, _rootfs, _base, _engine, _uv, _names, _dashboard, _ports, _certificates, _remote, _disk, _provider, _k2):
         try:
             findings.extend(look())
         except (OSError, CommandError, settings.SettingError) as problem:
@@ -161,6 +163,19 @@ def _uv() -> Iterator[Finding]:
         yield Finding("uv", "missing", "not found", "pip install uv")
     else:
         yield Finding("uv", "ok", run([path, "--version"]).strip())
+
+
+def _names() -> Iterator[Finding]:
+    yield popular_names(datetime.now(UTC).date())
+
+
+def popular_names(today: date) -> Finding:
+    """Of the list that decides what may be fetched: one that has grown old refuses what has become popular since."""
+    count, day = names.popular()
+    detail = f"{count:,} packages, {day:%B %Y}"
+    if (today - day).days > NAMES_DAYS:
+        return Finding("names", "note", f"{detail}: older than a year, what has become popular since is refused", "pip install --upgrade ephemeral-sidecar")
+    return Finding("names", "ok", detail)
 
 
 def _dashboard() -> Iterator[Finding]:

@@ -39,7 +39,7 @@ class _LineStep(Step):
         if now - self._last < PLAIN_INTERVAL_SECONDS:
             return
         self._last = now
-        count = f" {done:g}/{total:g}" if done is not None and total else ""
+        count = f" {done:,.0f}/{total:,.0f}" if done is not None and total else ""
         self._console.print(f"  {self._what}{count}{': ' + note if note else ''}", highlight=False, markup=False)
 
 

@@ -228,3 +228,12 @@ async def test_a_socket_left_by_a_dead_process_is_replaced_and_is_private(house,
     assert stale.stat().st_mode & 0o777 == 0o600
     await served.close()
     assert not stale.exists()
+
+
+async def test_costs_say_what_was_measured_and_what_is_only_expected(house):
+    house.recorder.sandbox(wire.Sandbox(id="b", state="booting", start_ms=321.0, created_at=1.0))
+    async with house.tcp.get("/v1/costs", headers=house.bearer) as answer:
+        assert answer.status == 200
+        costs = wire.Costs.model_validate(await answer.json())
+    assert costs.boot_ms == wire.Figure(value=321, n=1, source="measured")
+    assert (costs.restore_ms.n, costs.restore_ms.source) == (0, "prior")

@@ -155,7 +155,7 @@ def test_a_hit_counts_dependencies_and_covered_the_base_environment_too() -> Non
     tally.add(frozenset(("pandas", "numpy")), prediction("pandas"))  # numpy comes with pandas
     tally.add(frozenset(("requests",)), prediction("numpy"))  # wrong, but in the base environment
     tally.add(frozenset(("humanize",)), prediction("humanize"))
-    tally.add(frozenset(("rsa", "numpy")), prediction("numpy"))
+    tally.add(frozenset(("zarr", "numpy")), prediction("numpy"))
     tally.add(frozenset(), prediction())
     tally.add(frozenset(), prediction("numpy"))
     found = tally.figures()

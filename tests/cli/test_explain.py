@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -15,13 +16,15 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
 from ephemeral import wire
-from ephemeral_cli.explain import story
+from ephemeral_cli.explain import showing, story
 from ephemeral_cli.explain.fetching import Material
 from ephemeral_sandboxd.ledger import Recorder
 
 STAND_IN = Path(__file__).parent.parent / "api" / "stand_in.py"
+AGREED = Path(__file__).parents[2] / "dashboard" / "src" / "decisions" / "agreed.json"
 T = 1_700_000_000.0
 PATIENCE_SECONDS = 60.0
 
@@ -74,8 +77,15 @@ MOMENTS = [
 ]  # fmt: skip
 PLANS = [
     plan(1, want("pandas", 0.7), want("left-pad", 0.5), accepted=["pandas"], refused={"left-pad": "not a popular package"}),
-    plan(2, want("pandas", 1.0, "import", "seen"), want("matplotlib", 0.6), after=1.0),
+    plan(2, want("pandas", 1.0, "import", "seen"), want("matplotlib", 0.6).model_copy(update={"decision": "import", "saves_ms": 412.0, "costs_ms": 37.5}), after=1.0),
 ]
+
+
+def shown(told: story.Entry) -> str:
+    """The page that a person reads."""
+    page = io.StringIO()
+    showing.show(told, Console(file=page, width=200))
+    return page.getvalue()
 
 
 def fill(path: Path) -> None:
@@ -141,7 +151,7 @@ def test_a_person_reads_the_evidence_the_plans_their_cost_and_the_outcome(runnin
         "Session c-first of notebook: ended", "no predictor runs here: what follows is what the ledger has kept",
         "plan 1 provision: pandas 0.70, left-pad 0.50", "built: restore 150 ms, preload ×3 95.0 ms", "refused left-pad: not a popular package",
         "execution e1: partial, tier live, waited 1.5 ms, ran 98.0 ms, lead 2,900 ms, ok", "preload ×3: pandas, numpy", "at most 200 MiB",
-        "asked: model k2", "answered: action provision, packages polars", "not foreseen", "in vain", "partial: the plans held some of what the code imported", "0.5 GiB-seconds",
+        "asked: model k2", "answered: action provision, packages polars", "used (live, waited 1.5 ms, loaded already)", "saves ms", "costs ms", "importing ahead is to save 412 ms and to cost 37.5 ms", "missed (live", "unused", "partial: the plans held some of what the code imported", "0.5 GiB-seconds",
     ):  # fmt: skip
         assert words in done.stdout
     assert "SECRET" not in done.stdout
@@ -155,6 +165,7 @@ def test_programs_get_the_same_as_json(running: Path) -> None:
     assert told["plans"][0]["built"]["preload"] == {"n": 3, "ms": 95.0, "failed": 0}
     assert told["executions"][0]["stages"] == {}
     assert [entry["after_ms"] for entry in told["timeline"]] == sorted(entry["after_ms"] for entry in told["timeline"])
+    assert (told["plans"][1]["saves_ms"], told["packages"][2]["evidence"][0]["costs_ms"]) == (412.0, 37.5)
     assert told["belief"] is None
     assert "SECRET" not in done.stdout
 
@@ -207,13 +218,71 @@ def test_each_step_is_the_cost_of_the_plan_before_it_or_of_the_code_that_waited(
     assert {kind: cost["ms"] for kind, cost in second["built"].items()} == {"mount": 2.0}
     assert {kind: cost["ms"] for kind, cost in told["executions"][0]["built"].items()} == {"repair": 20.0}
     assert told["outcome"]["built_ms"] == 247.0
-    assert (first["ready_after_ms"], second["in_vain"]) == (500.0, ["matplotlib"])
+    assert (first["ready_after_ms"], second["unused"]) == (500.0, ["matplotlib"])
+
+
+def test_k2_answers_after_it_was_asked() -> None:
+    marks = [moment("k2_prompt", 0.5, model="k2"), moment("k2_answer", 0.9, 700.0, outcome="kept")]
+    assert [entry["kind"] for entry in story.tell(material(moments=marks))["timeline"]] == ["k2_prompt", "k2_answer"]
+
+
+def test_each_question_to_k2_is_told_by_itself_and_its_parts_together() -> None:
+    marks = [
+        moment("k2_prompt", 0.5, part=1, parts=2, model="k2"), moment("k2_prompt", 0.5, part=2, parts=2, model="k2"),
+        moment("k2_prompt", 0.8, part=1, parts=1, model="k2"), moment("k2_answer", 1.9, 700.0, outcome="kept"), moment("k2_answer", 2.0, 900.0, outcome="late"),
+    ]
+    entries = story.tell(material(moments=marks))["timeline"]
+    assert [(entry["kind"], entry["n"], entry["k2"].get("outcome")) for entry in entries] == [
+        ("k2_prompt", 2, None), ("k2_prompt", 1, None), ("k2_answer", 1, "kept"), ("k2_answer", 1, "late"),
+    ]  # fmt: skip
+
+
+def test_nothing_happens_before_the_beginning() -> None:
+    """Code that opens its session came a moment before it, and what is noted when it was over began before."""
+    plans = [plan(1, want("pandas", 0.7), ready_at=T - 5)]  # by the clock of another machine
+    told = story.tell(material(plans=plans, moments=[moment("restore", 0.1, 400.0, "s1")], executions=[execution(after=-0.2)]))
+    assert [(entry["kind"], entry["after_ms"]) for entry in told["timeline"]] == [("restore", 0.0), ("execution", 100.0), ("plan", 400.0)]
+    assert told["plans"][0]["ready_after_ms"] is None
+
+
+def test_a_plan_held_what_was_used_however_it_is_spelled() -> None:
+    told = story.tell(material(plans=[plan(1, want("Scikit_Learn", 0.7), want("polars", 0.4))], executions=[execution(needed=["scikit-learn"])]))
+    assert (told["plans"][0]["used"], told["plans"][0]["unused"]) == (["Scikit_Learn"], ["polars"])
 
 
 def test_the_evidence_of_a_package_is_kept_as_it_hardened() -> None:
     rows = {row["package"]: row for row in story.tell(material(plans=PLANS, executions=[execution()]))["packages"]}
     assert [(s["kind"], s["probability"], s["proposer"]) for s in rows["pandas"]["evidence"]] == [("concept", 0.7, "learned"), ("import", 1.0, "seen")]
-    assert {name: row["fate"] for name, row in rows.items()} == {"pandas": "needed", "left-pad": "refused", "matplotlib": "in vain", "scipy": "not foreseen"}
+    assert {name: row["fate"] for name, row in rows.items()} == {"pandas": "used", "left-pad": "refused", "matplotlib": "unused", "scipy": "missed"}
+
+
+def test_a_package_was_loaded_already_unless_its_own_modules_were_imported_late() -> None:
+    ran = execution(needed=["scikit-learn", "scipy"], late_imports=["sklearn", "sklearn.tree"], tier="partial")
+    rows = story.tell(material(plans=[plan(1, want("Scikit_Learn", 0.7))], executions=[ran]))["packages"]
+    assert {row["package"]: row["use"]["loaded"] for row in rows} == {"Scikit_Learn": False, "scipy": True}
+
+
+def test_what_an_import_ahead_was_to_save_and_to_cost_is_shown_where_it_was_weighed() -> None:
+    weighed = [
+        wire.Want(package="pandas", probability=0.7, proposer="learned", evidence="concept", decision="import", saves_ms=412.0, costs_ms=37.5),
+        wire.Want(package="torch", probability=0.05, proposer="learned", evidence="concept", decision="available", saves_ms=150.0, costs_ms=912.0),
+    ]
+    told = story.tell(material(plans=[plan(1, *weighed)]))
+    assert (told["plans"][0]["saves_ms"], told["plans"][0]["costs_ms"]) == (412.0, 37.5)  # torch is not imported ahead: no bet
+    assert [(sign["decision"], sign["saves_ms"], sign["costs_ms"]) for row in told["packages"] for sign in row["evidence"]] == [
+        ("import", 412.0, 37.5), ("available", 150.0, 912.0),
+    ]  # fmt: skip
+    page = shown(told)
+    for words in ("saves ms", "costs ms", "912", "importing ahead is to save 412 ms and to cost 37.5 ms"):
+        assert words in page
+    assert "saves ms" not in shown(story.tell(material(plans=PLANS[:1])))
+
+
+def test_packages_are_judged_as_the_dashboard_judges_them() -> None:
+    agreed = json.loads(AGREED.read_text())
+    plans = [plan(number, *(want(name, 0.5) for name in made["wants"]), accepted=[], refused=made["refused"]) for number, made in enumerate(agreed["plans"], 1)]
+    executions = [execution(id=f"e{number}", after=3.0 + number, needed=needed) for number, needed in enumerate(agreed["executions"])]
+    assert {row["package"]: row["fate"] for row in story.tell(material(plans=plans, executions=executions))["packages"]} == agreed["fates"]
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from typing import Literal
 
 from ephemeral import wire
 
 PLOT = "plot-7f3a"
 GREETING = "greeting-11c0"
 SURPRISE = "surprise-52de"
+
+QUESTION = ("The user: Plot the monthly sales in sales.csv, my key is [api key]. ", "<b>Candidates</b>: pandas 0.81, matplotlib 0.64")
+ANSWER = "A plot of a table: pandas is certain, <i>seaborn</i> is not.\npackage matplotlib\npackage seaborn\ndone"
 
 CODE = "import pandas as pd\nimport matplotlib.pyplot as plt\npd.read_csv('sales.csv').plot()\nprint('<b>not bold</b>')\n"
 
@@ -31,11 +35,15 @@ def _plot(stand_in, start: float) -> None:
     say(0.0, "user_turn", "Plot the monthly sales in sales.csv.")
     say(0.0, "turn_started", model="gpt-4.1")
     say(0.02, "tool_declared", name="execute_code")
+    for part, text in enumerate(QUESTION, start=1):
+        say(0.14, "k2_prompt", text, part=part, parts=len(QUESTION), model="k2-think")
     say(0.9, "restore", "snapshot base-9c", 211.0)
     say(0.95, "ready")
     for step in range(4):
         say(1.1 + step * 0.5, "assistant_text", "I’ll read the file with pandas and draw it. ", chars=44)
     say(1.6, "mount", "pandas, matplotlib", 6.2)
+    say(2.1, "k2_answer", ANSWER, 1960.0, outcome="answered", model="k2-think", action="provision", packages=["matplotlib", "seaborn"],
+        tokens_read=812, tokens_written=164)
     say(3.0, "preload", "pandas, matplotlib.pyplot", 1390.0)
     say(3.1, "ready")
     say(3.2, "tool_call_started", name="execute_code")
@@ -54,8 +62,12 @@ def _plot(stand_in, start: float) -> None:
     say(7.3, "turn_ended", "stop")
     say(7.9, "frozen")
 
-    def want(package: str, probability: float, proposer: wire.Proposer, evidence: str) -> wire.Want:
-        return wire.Want(package=package, probability=probability, proposer=proposer, evidence=evidence)
+    def want(package: str, probability: float, proposer: wire.Proposer, evidence: str, import_ms: float = 400.0) -> wire.Want:
+        saves, costs = probability * import_ms, (1 - probability) * 200
+        decision: Literal["import", "available"] = "import" if saves > costs else "available"
+        return wire.Want(
+            package=package, probability=probability, proposer=proposer, evidence=evidence, decision=decision, saves_ms=saves, costs_ms=costs
+        )
 
     steps: list[tuple[float, wire.Proposer, list[wire.Want]]] = [
         (0.12, "learned", [want("pandas", 0.81, "learned", "file"), want("matplotlib", 0.64, "learned", "concept")]),
@@ -102,6 +114,15 @@ def _surprise(stand_in, start: float) -> None:
             stages=wire.Stages(queue_ms=20, resolve_ms=800, download_ms=7_900, compose_ms=12, boot_ms=410, import_ms=2_100),
             needed=["torch"], missing=["torch"], late_imports=["torch", "torch.nn"], peak_memory_bytes=612 << 20,
             error="The code ran for 60 s, its limit: pass timeout_seconds to allow more.",
+        )
+    )  # fmt: skip
+    stand_in.plans.append(
+        wire.PlanRecord(
+            id=11, session=SURPRISE, accepted=["numpy", "scipy"], outcome="ready", ready_at=start + 2.9,
+            plan=wire.Plan(
+                session=SURPRISE, proposer="learned", at=start + 1.5,
+                wants=[wire.Want(package=name, probability=0.6, proposer="learned", evidence="concept") for name in ("numpy", "scipy")],
+            ),
         )
     )  # fmt: skip
     stand_in.executions.append(

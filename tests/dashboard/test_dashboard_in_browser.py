@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Request, expect
+from playwright.async_api import Browser, Locator, Page, Request, expect
 
 from ephemeral import wire
 
@@ -51,6 +51,15 @@ async def tab(browser: Browser, dashboard_server) -> AsyncIterator[Tab]:
     assert tab.elsewhere == []
 
 
+def executions(page: Page) -> Locator:
+    return page.get_by_role("region", name="Executions").get_by_role("table")
+
+
+def decisions(page: Page) -> Locator:
+    """A row a decision, beside the head and the folded details."""
+    return page.get_by_role("table", name="Decisions").locator("> tbody > tr:visible")
+
+
 async def test_a_day_is_shown_as_sessions_a_timeline_and_a_table(tab: Tab, dashboard_server, record) -> None:
     record(dashboard_server, time.time())
     page = tab.page
@@ -69,7 +78,7 @@ async def test_a_day_is_shown_as_sessions_a_timeline_and_a_table(tab: Tab, dashb
     ):  # fmt: skip
         await expect(timeline.get_by_text(mark).first).to_be_visible()
 
-    rows = page.get_by_role("table").get_by_role("row")
+    rows = executions(page).get_by_role("row")
     await expect(rows).to_have_count(4)
     await expect(rows.nth(1)).to_contain_text("live")
     await expect(rows.nth(2)).to_contain_text("timeout")
@@ -80,7 +89,7 @@ async def test_news_appears_without_a_reload(tab: Tab, dashboard_server, record)
     record(dashboard_server, time.time())
     page = tab.page
     await page.goto(dashboard_server.signed_in_url)
-    await expect(page.get_by_role("table").get_by_role("row")).to_have_count(4)
+    await expect(executions(page).get_by_role("row")).to_have_count(4)
     await expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
     now = time.time()
@@ -98,7 +107,7 @@ async def test_news_appears_without_a_reload(tab: Tab, dashboard_server, record)
     await expect(timeline.get_by_text("snapshot · waited 190 ms · runs…")).to_be_visible()
     dashboard_server.push(wire.Live(kind="execution", execution=done))
     await expect(timeline.get_by_text("snapshot · waited 190 ms · ran 12 ms")).to_be_visible()
-    await expect(page.get_by_role("table").get_by_role("row")).to_have_count(5)
+    await expect(executions(page).get_by_role("row")).to_have_count(5)
     dashboard_server.push(wire.Live(kind="host", host=dashboard_server.host.model_copy(update={"sandboxes": 77})))
     await expect(page.get_by_text("77", exact=True)).to_be_visible()
 
@@ -112,7 +121,7 @@ async def test_a_choice_is_an_address(tab: Tab, dashboard_server, record) -> Non
     await page.wait_for_url("**/?session=surprise-52de&tier=cold")
     await page.reload()
     await expect(page.get_by_role("heading", name="Session surprise-52de")).to_be_visible()
-    await expect(page.get_by_role("table").get_by_role("row")).to_have_count(2)
+    await expect(executions(page).get_by_role("row")).to_have_count(2)
 
 
 async def test_an_execution_unfolds_its_stages_and_its_output_as_text(tab: Tab, dashboard_server, record) -> None:
@@ -120,13 +129,52 @@ async def test_an_execution_unfolds_its_stages_and_its_output_as_text(tab: Tab, 
     page = tab.page
     await page.goto(dashboard_server.signed_in_url)
     await page.get_by_role("button", name="Details of the execution").first.press("Enter")
-    table = page.get_by_role("table")
+    table = executions(page)
     await expect(table.get_by_text("thaw 1.1 ms")).to_be_visible()
     await expect(table.get_by_text("<script>alert(1)</script>")).to_be_visible()
     await expect(table.get_by_text("<table><tr><td>1</td></tr></table>")).to_be_visible()
     picture = table.get_by_role("img", name="Drawn by the code")
     await expect(picture).to_be_visible()
     assert await picture.evaluate("image => image.naturalWidth") == 240
+
+
+async def test_every_decision_is_shown_with_its_evidence_its_cost_and_what_came_of_it(tab: Tab, dashboard_server, record) -> None:
+    record(dashboard_server, time.time())
+    page = tab.page
+    await page.goto(dashboard_server.signed_in_url)
+    rows = decisions(page)
+    await expect(rows).to_have_count(4)
+    for words in ("120 ms", "learned", "pandas 81 %, used", "matplotlib 64 %, used", "580 ms", "110 ms", "ready after 2.9 s"):
+        await expect(rows.nth(0)).to_contain_text(words)
+    await expect(rows.nth(2)).to_contain_text("seaborn 20 %, not needed so far")
+    await expect(rows.nth(3)).to_contain_text("pandaz 10 %, refused")
+    await expect(rows.nth(3)).to_contain_text("dropped: seaborn")
+
+    await page.get_by_role("button", name="Details of the decision after 3.6 s").press("Enter")
+    weighed = page.get_by_role("table", name="Packages of the decision after 3.6 s")
+    await expect(weighed.get_by_role("row", name="pandas")).to_contain_text("imported by the code after 5.4 s (live, waited 2.1 ms), loaded already")
+    await expect(weighed.get_by_role("row", name="pandaz")).to_contain_text("refused: not a known package")
+    await expect(weighed.get_by_role("row", name="pandaz")).to_contain_text("only make available")
+
+    await page.get_by_role("link", name="surprise-52de").first.click()
+    await expect(rows).to_have_count(3)
+    await expect(rows.nth(0)).to_contain_text("scipy 60 %, unused")
+    await expect(rows.nth(1)).to_contain_text("polars, missed")
+    await expect(rows.nth(2)).to_contain_text("torch, missed")
+
+
+async def test_what_k2_was_asked_and_said_has_a_lane_and_is_read_as_text(tab: Tab, dashboard_server, record) -> None:
+    record(dashboard_server, time.time())
+    page = tab.page
+    await page.goto(dashboard_server.signed_in_url)
+    lane = page.get_by_role("group", name="Timeline").get_by_role("group", name="K2")
+    await expect(lane.get_by_text("provision matplotlib, seaborn · 2 s")).to_be_visible()
+
+    question = page.get_by_text("<b>Candidates</b>: pandas 0.81")
+    await expect(question).to_be_hidden()
+    await page.get_by_text("812 tokens read, 164 written").click()
+    await expect(question).to_contain_text("my key is [api key]. <b>Candidates</b>")
+    await expect(page.get_by_text("<i>seaborn</i> is not.")).to_be_visible()
 
 
 async def test_the_timeline_is_walked_with_the_keyboard(tab: Tab, dashboard_server, record) -> None:

@@ -127,6 +127,35 @@ def test_imports_that_were_never_timed_are_taken_to_be_worth_something():
     assert worth.of_plan(a_plan(), 0.0, 100 * MIB) < worth.of_plan(a_plan(), None, 100 * MIB) == worth.of_plan(a_plan(), worth.UNKNOWN_IMPORTS_MS, 100 * MIB)
 
 
+def measured(boot_ms: float, **modules: float) -> wire.Costs:
+    """A host that has timed its boots and these modules."""
+    figures = {name: wire.Figure(value=1.0) for name in wire.Costs.model_fields if name != "modules"}
+    figures["boot_ms"] = wire.Figure(value=boot_ms, n=1, source="measured")
+    if modules:
+        figures["import_ms"] = wire.Figure(value=700.0, n=len(modules), source="measured")
+    timed = {top: wire.ModuleCosts(import_ms=wire.Figure(value=ms, n=1, source="measured"), memory_bytes=wire.Figure(value=1.0)) for top, ms in modules.items()}
+    return wire.Costs(**figures, modules=timed)
+
+
+def test_what_this_host_measured_takes_the_constants_place():
+    plan, session = a_plan(), a_session(plan=a_plan())
+    assert worth.of_plan(plan, 0.0, 100 * MIB, measured(800)) == pytest.approx(2 * worth.of_plan(plan, 0.0, 100 * MIB))
+    assert worth.of_session(session, NOW, measured(800)) == pytest.approx(2 * of(session))
+    unmeasured = measured(800).model_copy(update={"boot_ms": wire.Figure(value=800)})
+    assert worth.of_session(session, NOW, unmeasured) == of(session)
+
+
+def test_imports_take_what_the_snapshot_has_and_what_the_rest_took_here():
+    shot = wire.Snapshot(id="x", environments=[], modules=["numpy"], size_bytes=1, import_ms=90, created_at=1.0)
+    costs = measured(400, pandas=1000, numpy=50)
+    assert worth.imports_ms(["numpy"], shot, None) == 90
+    assert worth.imports_ms([], None, None) == 0
+    assert worth.imports_ms(["numpy", "pandas"], shot, costs) == 1090
+    assert worth.imports_ms(["matplotlib.pyplot", "numpy"], None, costs) == 750
+    assert worth.imports_ms(["pandas"], shot, None) is None
+    assert worth.imports_ms(["pandas"], shot, measured(400)) is None
+
+
 def test_a_plan_that_expects_no_code_is_worth_nothing():
     assert worth.of_plan(a_plan(needs_code=0.0), 5000.0, 100 * MIB) == 0
 

@@ -31,7 +31,7 @@ async def test_a_user_turn_becomes_a_plan_with_its_evidence_and_no_text(start, s
     plan = await sandboxd.plan()
     assert plan["action"] == "provision"
     assert plan["proposer"] == "learned"
-    assert {(want["package"], want["evidence"]) for want in plan["wants"]} == {("pandas", "file"), ("matplotlib", "concept")}
+    assert {(want["package"], want["evidence"]) for want in plan["wants"]} >= {("pandas", "file"), ("matplotlib", "concept")}
     assert "secret-region" not in json.dumps(plan)
     status, belief = await predictor.get("/v1/sessions/s1")
     assert status == 200
@@ -138,7 +138,7 @@ async def test_a_dead_sandboxd_costs_nothing_but_plans_and_they_come_once_it_liv
         while not sandboxd.plans:
             await predictor.send(user("and again"))
             await asyncio.sleep(0.05)
-    assert {want["package"] for want in sandboxd.plans[-1]["wants"]} == {"pandas", "matplotlib"}
+    assert {want["package"] for want in sandboxd.plans[-1]["wants"]} >= {"pandas", "matplotlib"}
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,31 @@ async def test_a_malformed_event_is_counted_and_the_rest_is_read(start, sandboxd
     await sandboxd.plan()
     health = (await predictor.get("/healthz"))[1]
     assert health["malformed_events"] == (1 if body.strip() else 0)
+
+
+@pytest.mark.parametrize("line", [
+    f"pip install {'a' * 300} pandas", f"pip install pandas=={'1' * 60}\npip install pandas", f"import numpy.{'a' * 300}\nimport pandas", "pip install pandas==1.*",
+])  # fmt: skip
+async def test_names_that_no_plan_can_carry_do_not_keep_others_out_of_it(start, sandboxd, line):
+    predictor = await start()
+    assert await predictor.send({"kind": "code", "call": "c", "text": line + "\n"}, {"kind": "code_done", "call": "c"}) == 204
+    assert "pandas" in {want["package"] for plan in [await sandboxd.plan(1), *sandboxd.plans] for want in plan["wants"]}
+
+
+async def test_more_sessions_in_one_batch_than_are_remembered_are_no_trouble(start, sandboxd):
+    predictor = await start()
+    lines = [json.dumps({"session": f"s{number}", "at": 1.0, "kind": "turn_started"} if number else {"session": "s0", "at": 1.0, **user("plot sales.csv")}) for number in range(2100)]
+    assert await predictor.raw("\n".join(lines).encode()) == 204
+    assert len(predictor.listener) == 2000
+
+
+async def test_of_a_long_conversation_that_comes_at_once_the_beginning_and_the_end_are_read(start, sandboxd):
+    predictor = await start()
+    past = [event for number in range(300) for event in (user(f"number {number}"), {"kind": "tool_result", "text": "the revenue of the region " * 300})]
+    await predictor.send(user("Use polars to write a Python script that plots sales.csv"), *past, user("now make a bar chart of it with seaborn"))
+    assert len(predictor.listener.belief("s1").turns) == 12
+    assert {"polars", "seaborn"} <= {want["package"] for want in (await sandboxd.plan(1))["wants"]}
+    await sandboxd.until(lambda: len(sandboxd.moments) == 500, "the moments of all of it")  # as many as wait for one session
 
 
 async def test_an_unknown_session_is_a_clear_problem(start):

@@ -56,7 +56,7 @@ async def test_it_resizes(start, sandboxd, k2, k2_settings, behaviour):
     await predictor.send(user("plot sales.csv"))
     plan = await sandboxd.plan(2)
     assert (plan["action"], plan["proposer"], plan["memory_bytes"], plan["cpus"]) == ("resize", "k2", 3 << 30, 2.0)
-    assert {want["package"] for want in plan["wants"]} == {"pandas", "matplotlib"}
+    assert {want["package"] for want in plan["wants"]} >= {"pandas", "matplotlib"}
 
 
 async def test_it_releases_and_the_next_turn_begins_anew(start, sandboxd, k2, k2_settings, behaviour):

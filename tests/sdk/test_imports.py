@@ -86,6 +86,7 @@ def test_an_import_statement_counts_wherever_it_stands_and_a_string_never_does(c
         ("pip install . .[dev] -e ./no <package> $NAME {name} git+https://e.org/no", []),
         ("pipx install no; apt-get install -y no; npm install no; cargo add no; pip uninstall -y no; pip download no", []),
         ("print('pip install no')", []),
+        (f"pip install {'a' * 101} {'b' * 100} x=={'1' * 41} y=={'1' * 40}", ["b" * 100, f"y=={'1' * 40}"]),
         ("raise ImportError('pip install no')", []),
     ],
 )

@@ -559,6 +559,11 @@ export interface components {
              */
             started_from: string;
             /**
+             * Start Ms
+             * @default null
+             */
+            start_ms: number | null;
+            /**
              * Environments
              * @default []
              */
@@ -733,7 +738,7 @@ export interface components {
         };
         /**
          * Want
-         * @description One package a plan asks for. ``evidence`` is a kind (``import``, ``mention``, ``file``, ``concept``,
+         * @description One package a plan asks for. ``evidence`` is a kind (``import``, ``mention``, ``file``, ``concept``, ``model``,
          *     ``pip install``, ``history``, ``k2``), never conversation text.
          */
         Want: {
@@ -756,6 +761,21 @@ export interface components {
              * @default
              */
             evidence: string;
+            /**
+             * Decision
+             * @default null
+             */
+            decision: ("import" | "available") | null;
+            /**
+             * Saves Ms
+             * @default null
+             */
+            saves_ms: number | null;
+            /**
+             * Costs Ms
+             * @default null
+             */
+            costs_ms: number | null;
         };
     };
     responses: never;

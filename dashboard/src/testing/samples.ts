@@ -31,8 +31,12 @@ export function plan(
   };
 }
 
-export function want(name: string, probability: number, proposer: 'seen' | 'learned' | 'k2' = 'seen') {
-  return { package: name, version: null, probability, proposer, evidence: 'import' };
+type Want = PlanRecord['plan']['wants'][number];
+
+export function want(name: string, probability: number, proposer: Want['proposer'] = 'seen', some: Partial<Want> = {}): Want {
+  return {
+    package: name, version: null, probability, proposer, evidence: 'import', decision: null, saves_ms: null, costs_ms: null, ...some,
+  };
 }
 
 export const NO_STAGES: Stages = {

@@ -64,10 +64,28 @@ describe('the plan', () => {
   });
 });
 
+it('K2 has a lane of its own: a bar from the question to the answer, a point without one', () => {
+  const moments = [
+    moment('k2_prompt', 1, { detail: 'the conversation', data: { model: 'k2', part: 1, parts: 1 } }),
+    moment('k2_answer', 3, { duration_ms: 2_000, detail: 'the answer', data: { action: 'provision', packages: ['scipy'], outcome: 'answered' } }),
+    moment('k2_prompt', 4, { data: { model: 'k2', part: 1, parts: 1 } }),
+  ];
+  const marks = lane('k2', { moments });
+  expect(marks.map(({ label, from, to, shape }) => [label, from, to, shape])).toEqual([
+    ['provision scipy · 2 s', 1, 3, 'bar'], ['no answer', 4, 4, 'point'],
+  ]);
+  expect(lane('other', { moments })).toEqual([]);
+});
+
 describe('preparation', () => {
   it('ended when it was told and began its duration before', () => {
     const [mount] = lane('prepare', { moments: [moment('mount', 3, { duration_ms: 500 })] });
     expect([mount?.from, mount?.to]).toEqual([2.5, 3]);
+  });
+
+  it('has the spare sandbox that was taken, too', () => {
+    const moments = [moment('spare', 3, { duration_ms: 20 })];
+    expect([lane('prepare', { moments }).map(({ label }) => label), lane('other', { moments })]).toEqual([['spare 20 ms'], []]);
   });
 
   it('goes on until now while a plan is building', () => {

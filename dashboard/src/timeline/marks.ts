@@ -2,7 +2,7 @@
 import type { Execution, Moment, PlanRecord, Proposer, Session, Tier } from '../api/types';
 import { duration } from '../format';
 
-export type LaneName = 'conversation' | 'plan' | 'prepare' | 'sandbox' | 'code' | 'other';
+export type LaneName = 'conversation' | 'plan' | 'k2' | 'prepare' | 'sandbox' | 'code' | 'other';
 
 /** What a mark's colour stands for. */
 export type Tone =

@@ -4,7 +4,7 @@ import { beginning, type Mark, mark, momentFacts, shorten, type Story } from './
 import { timeOf } from './plan';
 
 export const PREPARE_KINDS: ReadonlySet<string> = new Set([
-  'prepare', 'build', 'resolve', 'download', 'compose', 'mount', 'restore', 'preload', 'boot', 'snapshot', 'repair', 'resize',
+  'prepare', 'build', 'resolve', 'download', 'compose', 'mount', 'spare', 'restore', 'preload', 'boot', 'snapshot', 'repair', 'resize',
 ]);
 
 export function prepareMarks({ session, moments, plans, now }: Story): Mark[] {

@@ -1,6 +1,6 @@
 /** The lanes one below the other. */
 import { LANES, type LaneTitle } from './lanes';
-import type { Mark } from './marks';
+import type { LaneName, Mark } from './marks';
 import { type PlacedLane, placeLane, ROW_HEIGHT } from './place';
 
 const AXIS_HEIGHT = 26;
@@ -9,6 +9,9 @@ const PADDING = 8;
 const LOWEST = 46;
 const TITLE_ROW = 20;
 
+/** These have a lane only when there is something in it. */
+const RARE: ReadonlySet<LaneName> = new Set(['k2', 'other']);
+
 export interface StackedLane extends PlacedLane {
   title: LaneTitle;
   top: number;
@@ -16,7 +19,7 @@ export interface StackedLane extends PlacedLane {
   offset: number;
 }
 
-/** `titlesAbove` on narrow screens. What is new to this page has a lane only when there is some of it. */
+/** `titlesAbove` on narrow screens. */
 export function stackLanes(
   marks: Mark[],
   scale: (seconds: number) => number,
@@ -28,7 +31,7 @@ export function stackLanes(
   let height = AXIS_HEIGHT;
   for (const title of LANES) {
     const own = marks.filter((mark) => mark.lane === title.name);
-    if (own.length === 0 && title.name === 'other') continue;
+    if (own.length === 0 && RARE.has(title.name)) continue;
     const lane = placeLane(own, scale, width);
     lanes.push({ ...lane, title, top: height, offset });
     height += Math.max(LOWEST, offset + lane.rows * ROW_HEIGHT + PADDING);

@@ -42,6 +42,7 @@ DEFINITIONS = {
         "imports more than its packages name, its own tests for example, that counts as wrong)"),
     "combined": "the whole ladder; K2 is part of it where a key is set, and its answer was waited for",
     "steps": "the same plan from the evidence of one step alone; whether code is expected is decided by the whole ladder",
+    "pooled": "all records of all files as one",
     "macro": (
         f"mean over the files, each counting the same. A file with fewer than {ENOUGH['positives']} records with packages counts as negatives only: it is left out of hit, recall, "
         f"precision, mean_size and covered; one with fewer than {ENOUGH['negatives']} without packages is left out of negatives_empty, one with fewer than {ENOUGH['tails']} tails "

@@ -50,7 +50,7 @@ class _Ladder:
 
 
 def measure(choices: Choices, progress: Progress) -> dict[str, Any]:
-    """The result for one file, or ``files`` and ``macro`` for several. Raises records.Unreadable for a file that holds no record."""
+    """The result for one file, or ``files``, ``macro`` and ``pooled`` for several. Raises records.Unreadable for a file that holds no record."""
     facts = machine()
     predict([{"role": "user", "content": "plot numbers.csv"}])  # the tables are read now, as the live predictor does
     read = [records.read(path) for path in choices.files]
@@ -60,13 +60,14 @@ def measure(choices: Choices, progress: Progress) -> dict[str, Any]:
     total = sum(len(one.found) for one in read)
     done = 0
     results: dict[str, dict[str, Any]] = {}
+    pooled = _Ladder((None,))
     with Reasoner(choices.k2) if choices.k2 else nullcontext() as reasoner:
         for one, name in zip(read, _names(choices.files), strict=True):
             ladder = _Ladder((None, "seen", "learned", "reasoned") if reasoner else (None, "seen", "learned"))
             for begin in range(0, len(one.found), AT_ONCE):
                 batch = one.found[begin : begin + AT_ONCE]
                 progress(name, done, total)
-                _hold(batch, ladder, reasoner)
+                _hold(batch, (ladder, pooled), reasoner)
                 done += len(batch)
             results[name] = {
                 "file": name, "records": one.summary(), "combined": ladder.figures(None),
@@ -79,19 +80,21 @@ def measure(choices: Choices, progress: Progress) -> dict[str, Any]:
         shared |= {"limit": choices.limit, "seed": choices.seed}
     if len(results) == 1:
         return {**next(iter(results.values())), **shared}
-    return {"files": results, "macro": macro(results), **shared}
+    return {"files": results, "macro": macro(results), "pooled": {"combined": pooled.figures(None)}, **shared}
 
 
-def _hold(batch: Sequence[records.Record], ladder: _Ladder, reasoner: Reasoner | None) -> None:
+def _hold(batch: Sequence[records.Record], ladders: Sequence[_Ladder], reasoner: Reasoner | None) -> None:
     conversations = [Conversation(record.messages) for record in batch]
     spent = [conversation.prompt() for conversation in conversations]
     if reasoner:
         reasoner.decide(conversations)
     for record, conversation, milliseconds in zip(batch, conversations, spent, strict=True):
-        ladder.add(record, conversation, [milliseconds])
+        for ladder in ladders:
+            ladder.add(record, conversation, [milliseconds])
         if record.code:
             for fraction, pieces in conversation.code(record.code):
-                ladder.add(record, conversation, pieces, fraction)
+                for ladder in ladders:
+                    ladder.add(record, conversation, pieces, fraction)
 
 
 def _names(files: Sequence[Path]) -> list[str]:

@@ -1,28 +1,40 @@
-"""The shipped weights, and what they say of a text.
+"""The linear model's weights, and what they say of a text.
 
-``data/model.npz`` holds, for each bucket that matters, the labels it speaks for and how much: most weights are nearly nothing
-and were left out, the others are bytes. Scoring a text is adding up the rows of its buckets.
+For each bucket that matters there are the labels it speaks for and how much: most weights are nearly nothing and were left out, the
+others are bytes. Scoring a text is adding up the rows of its buckets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
-from ephemeral_predictor.model.features import counts, weigh
-
-DATA = Path(__file__).parents[1] / "data/model.npz"
+from ephemeral_predictor.model.features import counts
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """``packages``: package (normal form) -> probability that the code that follows imports it; ``needed``: that it imports any."""
+class Scores:
+    """What the linear model says of a text, as logits: of the packages at their ``places``; ``needed``: of "any package"."""
 
-    packages: dict[str, float]
+    places: Mapping[str, int]
+    packages: np.ndarray
     needed: float
+
+    def of(self, package: str) -> float | None:
+        """None for a package that the model has no label for."""
+        place = self.places.get(package)
+        return None if place is None else float(self.packages[place])
+
+    def likeliest(self, most: int) -> list[tuple[str, float]]:
+        """The packages with the highest logits, at most ``most``, in no order."""
+        most = min(most, len(self.places))
+        if not most:
+            return []
+        names = list(self.places)
+        return [(names[place], float(self.packages[place])) for place in np.argpartition(-self.packages, most - 1)[:most].tolist()]
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Weights:
     """``buckets`` (sorted) have ``idf`` and the rows ``starts[i]:starts[i + 1]`` of ``labels`` and ``values``; label ``len(names)`` is "any
     package". ``scale`` and ``bias`` are per label."""
 
-    names: tuple[str, ...]
+    names: np.ndarray
     buckets: np.ndarray
     idf: np.ndarray
     starts: np.ndarray
@@ -40,48 +52,39 @@ class Weights:
     bias: np.ndarray
 
     @classmethod
-    def read(cls, path: Path = DATA) -> Weights:
-        """Raises OSError, ValueError or KeyError for a file that is none of ours."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(
-                names=tuple(str(name) for name in file["names"]),
-                buckets=file["buckets"], idf=file["idf"].astype(np.float32), starts=file["starts"], labels=file["labels"],
-                values=file["values"], scale=file["scale"], bias=file["bias"],
-            )  # fmt: skip
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Weights:
+        """From the arrays of a file. Raises KeyError for one that is none of ours."""
+        found = {field.name: arrays[field.name] for field in fields(cls)}
+        return cls(**{**found, "idf": found["idf"].astype(np.float32)})
 
-    def write(self, path: Path) -> None:
-        np.savez_compressed(
-            path, names=np.array(self.names), buckets=self.buckets, idf=self.idf.astype(np.float16), starts=self.starts, labels=self.labels,
-            values=self.values, scale=self.scale, bias=self.bias,
-        )  # fmt: skip
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For the file."""
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "idf": self.idf.astype(np.float16)}
 
-    def predict(self, text: str) -> Prediction:
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Package -> its label."""
+        return {str(name): place for place, name in enumerate(self.names)}
+
+    def scores(self, text: str) -> Scores:
         """Deterministic; in the order of a millisecond for a prompt of a thousand characters."""
         rows, amounts = self._rows(text)
         lengths = self.starts[rows + 1] - self.starts[rows]
         at = np.repeat(self.starts[rows] - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths) + np.arange(lengths.sum())
         said = np.bincount(self.labels[at], self.values[at] * np.repeat(amounts, lengths), minlength=len(self.bias))
-        chances = 1.0 / (1.0 + np.exp(-(said * self.scale + self.bias)))
-        *packages, needed = (float(chance) for chance in chances)
-        return Prediction(dict(zip(self.names, packages, strict=True)), needed)
+        logits = said * self.scale + self.bias
+        return Scores(self.places, logits[:-1], float(logits[-1]))
 
     def _rows(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that a text's buckets have, and how much each counts."""
-        known: list[int] = []
-        amounts: list[float] = []
+        """The rows that a text's buckets have, and how much each counts: what ``features.weigh`` says, for all at once."""
+        rows: list[np.ndarray] = []
+        amounts: list[np.ndarray] = []
         for found in counts(text):
-            buckets = np.fromiter(found, dtype=np.int64, count=len(found))
-            rows = np.searchsorted(self.buckets, buckets).clip(max=len(self.buckets) - 1)
-            there = self.buckets[rows] == buckets
-            idf = dict(zip(buckets[there].tolist(), self.idf[rows[there]].tolist(), strict=True))
-            place = dict(zip(buckets[there].tolist(), rows[there].tolist(), strict=True))
-            for bucket, amount in weigh(found, idf).items():
-                known.append(place[bucket])
-                amounts.append(amount)
-        return np.array(known, dtype=np.int64), np.array(amounts, dtype=np.float32)
-
-
-@cache
-def shipped() -> Weights:
-    """The weights that came with the package."""
-    return Weights.read()
+            buckets = np.fromiter(found.keys(), dtype=np.int64, count=len(found))
+            times = np.fromiter(found.values(), dtype=np.float64, count=len(found))
+            places = np.searchsorted(self.buckets, buckets).clip(max=len(self.buckets) - 1)
+            there = self.buckets[places] == buckets
+            weighed = (1.0 + np.log(times[there])) * self.idf[places[there]]
+            rows.append(places[there])
+            amounts.append(weighed / max(float(np.sqrt(weighed @ weighed)), 1e-12))
+        return np.concatenate(rows), np.concatenate(amounts)

@@ -190,6 +190,10 @@ async def get_host(request: web.Request) -> web.Response:
     return _answer(request.app[DAEMON].host())
 
 
+async def get_costs(request: web.Request) -> web.Response:
+    return _answer(request.app[RECORDER].costs())
+
+
 async def post_prune(request: web.Request) -> web.Response:
     asked = await _body(request, wire.PruneRequest)
     return _answer(await request.app[RECORDER].prune(asked.older_than_days, dry_run=asked.dry_run, vacuum=asked.vacuum))

@@ -67,6 +67,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/sandboxes", None, wire.Page[wire.Sandbox], "Sandboxes there are now", handlers.get_sandboxes),
     Route("DELETE", "/v1/sandboxes/{id}", None, None, "Kill a sandbox now", handlers.delete_sandbox),
     Route("GET", "/v1/host", None, wire.Host, "This host, its budgets and what is used of them", handlers.get_host),
+    Route("GET", "/v1/costs", None, wire.Costs, "What things cost on this host, by what was measured on it", handlers.get_costs),
     Route("POST", "/v1/prune", wire.PruneRequest, wire.Pruned, "Forget sessions that ended long ago", handlers.post_prune, problems=(503,)),
     Route("GET", "/v1/stream", None, wire.Live, "Everything as it happens (server-sent events)", stream, media="text/event-stream"),
     Route("GET", "/openapi.json", None, dict, "This document", handlers.get_openapi, token=False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,10 @@ from ephemeral_sandboxd.ledger import rows
 from ephemeral_sandboxd.ledger.pruning import preview
 
 T = TypeVar("T")
+
+LOOKED_THROUGH = 50_000
+LATEST, STARTS = 4_000, 500
+"""Moments looked through, moments and sandboxes read, for what was measured before the start: some 50 ms."""
 
 
 class Queries:
@@ -59,6 +63,26 @@ class Queries:
         """A session's timeline, oldest first."""
         found = self._all("select * from moments where session_id = ? order by at, id", [session_id])
         return wire.Page(items=[rows.to_moment(row) for row in found])
+
+    def latest_moments(self, kinds: Sequence[str], least_import_ms: float = 0.0) -> list[wire.Moment]:
+        """The LATEST of these kinds, oldest first; without imports (``preload``) that took less than ``least_import_ms``: there are thousands."""
+        marks = ", ".join("?" * len(kinds))
+        found = self._all(
+            f"""select * from moments where id > (select coalesce(max(id), 0) from moments) - ?
+            and kind in ({marks}) and (kind <> 'preload' or duration_ms >= ?) order by id desc limit ?""",  # noqa: S608
+            [LOOKED_THROUGH, *kinds, least_import_ms, LATEST],
+        )
+        return [rows.to_moment(row) for row in reversed(found)]
+
+    def latest_starts(self) -> list[tuple[float, bool]]:
+        """Of the latest sandboxes, oldest first: milliseconds, and whether they came with anything imported."""
+        found = self._all(
+            """select s.start_ms, coalesce(p.modules, '[]') <> '[]' as with_modules
+            from sandboxes s left join snapshots p on p.id = s.started_from
+            where s.rowid > (select coalesce(max(rowid), 0) from sandboxes) - ? and s.start_ms is not null order by s.rowid""",
+            [STARTS],
+        )
+        return [(row["start_ms"], bool(row["with_modules"])) for row in found]
 
     def executions(self, session_id: str | None, limit: int, before: str | None) -> wire.Page[wire.Execution]:
         """Those of one session, or of all."""

@@ -15,6 +15,7 @@ from ephemeral import settings, wire
 from ephemeral_sandboxd.errors import NotFound, Unavailable
 from ephemeral_sandboxd.ledger import pruning, rows, unfinished
 from ephemeral_sandboxd.ledger.bus import Bus
+from ephemeral_sandboxd.ledger.costs import KINDS, MATTERS_MS, CostBook
 from ephemeral_sandboxd.ledger.opening import prepare
 from ephemeral_sandboxd.ledger.queries import Queries
 from ephemeral_sandboxd.ledger.unfinished import Unfinished
@@ -66,6 +67,11 @@ class Recorder:
         self._writer = Writer(path)
         self._queries = Queries(path)
         self._plan_ids = itertools.count(self._queries.last_plan_id() + 1)
+        self._costs = CostBook()
+        for took_ms, with_modules in self._queries.latest_starts():
+            self._costs.started(took_ms, with_modules)
+        for moment in self._queries.latest_moments(KINDS, MATTERS_MS):
+            self._costs.moment(moment)
 
     # ------------------------------------------------------------------------------------------------- recording
 
@@ -86,6 +92,7 @@ class Recorder:
 
     def sandbox(self, s: wire.Sandbox) -> None:
         self._writer.put(("sandbox", s.id), partial(rows.of_sandbox, s))
+        self._costs.sandbox(s)
         self.bus.publish(wire.Live(kind="sandbox", sandbox=s))
 
     def environment(self, e: wire.Environment) -> None:
@@ -93,11 +100,13 @@ class Recorder:
 
     def snapshot(self, s: wire.Snapshot) -> None:
         self._writer.put(("snapshot", s.id), partial(rows.of_snapshot, s))
+        self._costs.snapshot(s)
 
     def moment(self, m: wire.Moment) -> None:
         if not self._capture and m.kind in CONVERSATION:
             m = _without_text(m)
         self._writer.append(partial(rows.of_moment, m))
+        self._costs.moment(m)
         self.bus.publish(wire.Live(kind="moment", moment=m))
 
     def next_plan_id(self) -> int:
@@ -113,6 +122,10 @@ class Recorder:
         self.bus.close()
         self._queries.close()  # first: the last to close clears the log away, and a reader could not
         await asyncio.to_thread(self._writer.close)
+
+    def costs(self) -> wire.Costs:
+        """What things cost on this host, by what was recorded here lately. Cheap."""
+        return self._costs.costs()
 
     def health(self) -> dict[str, str]:
         """What was lost and what is wrong, for `Host.facts`; empty when all is well."""

@@ -411,6 +411,19 @@ def m009_clear_views(db: Database) -> None:
     )
 
 
+@migrations()
+def m010_decisions(db: Database) -> None:
+    """Why a package was imported ahead, or only made available: what that was expected to save, and to cost."""
+    for name, kind in (("decision", str), ("saves_ms", float), ("costs_ms", float)):
+        _table(db, "plan_packages").add_column(name, kind)
+
+
+@migrations()
+def m011_starts(db: Database) -> None:
+    """How long sandboxes took to start, those included that nobody had asked for yet."""
+    _table(db, "sandboxes").add_column("start_ms", float)
+
+
 _STAGES = (
     "transport", "find_session", "queue", "resolve", "download", "compose", "boot", "restore", "preload", "thaw", "dispatch", "import",
 )  # fmt: skip

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,7 +81,6 @@ class Fleet:
             stock.snapshots.failed(snapshot.id)
             raise
         stock.snapshots.restored(snapshot.id)
-        sandbox.restored_from(snapshot)
         return sandbox
 
     async def take(self, stock: Stock, modules: list[str], environments: list[str], *, size: Size | None = None,
@@ -125,7 +125,7 @@ class Fleet:
         async with self.admission.room(expected_bytes(snapshot), worth):
             if self._closing:
                 raise Busy("shutting down", "sandboxd is stopping", "try again when it runs")
-            name = f"s{secrets.token_hex(5)}"
+            name, began = f"s{secrets.token_hex(5)}", time.perf_counter()
             try:
                 slots = {slot: stock.environments.mount(environment) for slot, environment in enumerate(environments)}
             except OSError as problem:
@@ -140,6 +140,8 @@ class Fleet:
                 box = await self.runtime.start(f"{name}b", size, None, slots, stock.root.path)
             sandbox = PooledSandbox(box, stock, self.runtime.name, self.runtime.isolation)
             sandbox.adopt_mounts(environments, firsts)
+            if snapshot:
+                sandbox.restored_from(snapshot)
             self._all[sandbox.id] = sandbox
             try:
                 if self._closing:
@@ -152,6 +154,7 @@ class Fleet:
             except BaseException:
                 self.give_back(sandbox)
                 raise
+            sandbox.start_ms = round((time.perf_counter() - began) * 1000, 3)
             self._measure(sandbox)
         self._changed(sandbox.wire())
         return sandbox

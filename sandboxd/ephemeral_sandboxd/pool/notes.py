@@ -28,17 +28,21 @@ class Notes(Protocol):
         """Delete what is older than is kept."""
         ...
 
+    def costs(self) -> wire.Costs:
+        """What things cost on this host, read off what it was told."""
+        ...
+
     def health(self) -> dict[str, str]:
         """What was lost and what is wrong; empty when all is well."""
         ...
 
 
 class Stopwatch:
-    """Times one step of a session and notes it as a moment when the step is over."""
+    """Times one step of a session and notes it as a moment when the step is over; ``data`` may be added to until then."""
 
     def __init__(self, notes: Notes, session_id: str, kind: str, detail: str = "", **data: Any):
         self._notes = notes
-        self._session, self._kind, self._detail, self._data = session_id, kind, detail, data
+        self._session, self._kind, self._detail, self.data = session_id, kind, detail, data
         self.ms = 0.0
 
     def __enter__(self) -> Stopwatch:
@@ -48,8 +52,8 @@ class Stopwatch:
     def __exit__(self, kind: Any, problem: Any, trace: Any) -> None:
         self.ms = (time.perf_counter() - self._began) * 1000
         if problem is not None:
-            self._data = {**self._data, "failed": type(problem).__name__}
-        note(self._notes, self._session, self._kind, self._detail, self.ms, self._data)
+            self.data["failed"] = type(problem).__name__
+        note(self._notes, self._session, self._kind, self._detail, self.ms, self.data)
 
 
 def note(notes: Notes, session: str, kind: str, detail: str = "", duration_ms: float | None = None, data: dict[str, Any] | None = None) -> None:

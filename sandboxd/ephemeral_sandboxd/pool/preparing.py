@@ -27,7 +27,7 @@ from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
 from ephemeral_sandboxd.pool.sessions import Build, Session
 from ephemeral_sandboxd.pool.stock import Stocks
-from ephemeral_sandboxd.pool.worth import of_plan
+from ephemeral_sandboxd.pool.worth import imports_ms, of_plan
 from ephemeral_sandboxd.runtimes import Gone, Size
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,8 @@ class Preparer:
     async def provision(self, session: Session, record: wire.PlanRecord) -> bool:
         """Make the session's sandbox what the plan wants. False when nothing had to be done, or something newer came."""
         plan = record.plan
-        modules = list(plan.modules) or [module for package in record.accepted for module in names.modules_for(package)]
+        no_more = {names.normalize(want.package) for want in plan.wants if want.decision == "available"}
+        modules = list(plan.modules) or [module for package in record.accepted if package not in no_more for module in names.modules_for(package)]
         wanted = needs.canonical(modules)
         versions = {names.normalize(want.package): want.version for want in plan.wants}
         lacking = self.lacking(session, {package: versions.get(package) for package in record.accepted})
@@ -173,7 +174,8 @@ class Preparer:
             return False
         began = time.perf_counter()
         nearest = session.stock.snapshots.nearest(wanted, environments)
-        worth = of_plan(plan, nearest.import_ms if nearest else None, expected_bytes(nearest))
+        costs = self._notes.costs()
+        worth = of_plan(plan, imports_ms(wanted, nearest, costs), expected_bytes(nearest), costs)
         fresh, how = await self._fleet.take(session.stock, wanted, environments, size=self._size(plan), worth=worth)
         if fresh.state != "preparing":
             fresh.become("preparing")
@@ -197,13 +199,14 @@ class Preparer:
 
     async def _mount_when_fetched(self, session: Session, sandbox: PooledSandbox, fetch: asyncio.Task[Prepared], packages: frozenset[str]) -> bool:
         """Mount what had to be fetched; not waited for when code arrives that does not need it."""
-        with Stopwatch(self._notes, session.id, "build", "packages: " + " ".join(sorted(packages))):
+        with Stopwatch(self._notes, session.id, "build", "packages: " + " ".join(sorted(packages))) as watch:
             hurried = asyncio.get_running_loop().create_task(session.hurry.wait())
             await asyncio.wait([fetch, hurried], return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
             if not fetch.done() and not packages & session.hurry_packages:
                 return False
             prepared = await fetch
+            watch.data |= {"readiness": prepared.readiness, "fetch_ms": round(sum(prepared.stages.values()), 3)}
         await self.mount(session, sandbox, prepared)
         session.builds.append(Build(frozenset(names.normalize(name.partition("==")[0]) for name in prepared.environment.requested)))
         return True
@@ -223,7 +226,7 @@ class Preparer:
 
     async def _import(self, session: Session, sandbox: PooledSandbox, wanted: list[str], modules: list[str]) -> bool:
         """Import ahead, module by module: a newer plan or arriving code is noticed between two of them."""
-        todo = [module for module in (*wanted, *modules, *self._late.usual(wanted)) if module not in sandbox.modules and module not in sandbox.broken]
+        todo = [module for module in dict.fromkeys((*wanted, *modules, *self._late.usual(wanted))) if module not in sandbox.modules and module not in sandbox.broken]
         if not todo:
             if sandbox.state == "preparing":
                 await self._rest(session, sandbox)
@@ -236,10 +239,15 @@ class Preparer:
         for module in todo:
             if session.pending or (session.hurry.is_set() and module.partition(".")[0] not in session.hurry_modules):
                 continue
-            with Stopwatch(self._notes, session.id, "preload", module, sandbox=sandbox.id):
+            with Stopwatch(self._notes, session.id, "preload", module, sandbox=sandbox.id) as watch:
+                held = sandbox.held_bytes() if module in wanted else None
                 by_hand_ms += await sandbox.preload(module)
                 if not session.hurry.is_set() and not session.pending:
                     by_hand_ms += await sandbox.rehearse(module)
+                if module in sandbox.broken:
+                    watch.data["failed"] = "import"
+                elif held is not None and (now := sandbox.held_bytes()) is not None:
+                    watch.data["memory_bytes"] = max(0, now - held)
         if session.pending:
             # Its state stays `preparing`; the newer plan goes on from here.
             return True

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from ephemeral import settings
+from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.commands import run
 from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.environments.index import Index
 from ephemeral_sandboxd.environments.target import Target
 from ephemeral_sandboxd.errors import Refused, Unavailable
 from ephemeral_sandboxd.pool.fleet import Fleet
+from ephemeral_sandboxd.pool.installed import Installed
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
 from ephemeral_sandboxd.pool.stock import Stock
@@ -28,6 +29,7 @@ from ephemeral_sandboxd.runtimes.spec import SLOT_COUNT, SLOTS
 
 FAT = Path(__file__).parent.parent / "data" / "fat.txt"
 INSTALL_TIMEOUT_SECONDS = 300
+LOOK_SECONDS = 0.25
 
 
 class Rivals:
@@ -38,6 +40,8 @@ class Rivals:
         self._stock = stock
         self._photographer = photographer
         self._folder = folder
+        self._installed = Installed(folder)
+        self._tasks = Tasks()
         index = Index.configured(Target(stock.environments.python))
         self._index = replace(index, excludes=(*index.excludes, *settings.get("deny").split()))
         self._making_fat = asyncio.Lock()
@@ -50,10 +54,12 @@ class Rivals:
         """Install with uv as its users do and put it under the sandbox. Returns the stages' milliseconds."""
         if self._index.private_url:
             raise Refused("not with a private index", "what is compared with us asks one index for every name, private ones too", "use the policy `ours`")
-        warm = self._folder / "cache"
-        cache = warm if cached else self._folder / f"cache-{secrets.token_hex(4)}"
+        mine = self._installed.folder()
+        cache = self._folder / "cache" if cached else mine / f"cache-{secrets.token_hex(4)}"
         if cached:
-            await self._uv(packages, warm, self._folder / f"warm-{secrets.token_hex(4)}")
+            await self._uv(packages, cache, mine / f"warm-{secrets.token_hex(4)}")
+        else:
+            self._tasks.start(self._emptied(sandbox, cache), f"empty {cache.name}")
         target = sandbox.box.directory / "rival"
         began = time.perf_counter()
         await self._uv(packages, cache, target)
@@ -70,10 +76,17 @@ class Rivals:
         if status:
             raise Unavailable("install failed", f"uv pip install {' '.join(packages)}: {out[-300:]}", "check the index")
 
+    async def _emptied(self, sandbox: PooledSandbox, cache: Path) -> None:
+        """Once ``sandbox``, whose packages are the very files of ``cache``, is gone: give their bytes back."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if sandbox.box.deleted:
+                return await self._installed.empty(cache)
+
     async def close(self) -> None:
-        """Delete what was installed. At the end only: ext4 makes new files up to 40 times slower where many were deleted seconds before."""
-        for folder in (*self._folder.glob("cache-*"), *self._folder.glob("warm-*")):
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+        """Delete what was installed, as much as there is time for; the next daemon does the rest. Call it when every sandbox is gone."""
+        await self._tasks.cancel()
+        await self._installed.close()
 
     async def fat(self) -> PooledSandbox:
         """The fat snapshot, restored; made when it does not exist yet (minutes, not part of anybody's figures)."""

@@ -40,6 +40,7 @@ class PooledSandbox:
         self.state: wire.SandboxState = "booting"
         self.session: str | None = None
         self.started_from = "boot"
+        self.start_ms: float | None = None
         self.mounted: list[Mounted] = []
         self.modules: dict[str, float] = {}
         """Imported here -> how many milliseconds that took (0: it came with the snapshot)."""
@@ -151,6 +152,13 @@ class PooledSandbox:
         self.modules[module] += took
         return took
 
+    def held_bytes(self) -> int | None:
+        """Memory that it holds at this moment; None where nobody can tell."""
+        try:
+            return self.box.usage().memory_bytes
+        except OSError:
+            return None
+
     async def settle(self) -> None:
         """Tidy the heap, after the last import. Raises runtimes.Gone."""
         await self.box.request("settle")
@@ -162,7 +170,7 @@ class PooledSandbox:
     def wire(self) -> wire.Sandbox:
         return wire.Sandbox(
             id=self.id, session=self.session, runtime=self._runtime, isolation=self._isolation, state=self.state,
-            frozen=self.box.frozen, root=self.stock.name, started_from=self.started_from, environments=self.environments,
+            frozen=self.box.frozen, root=self.stock.name, started_from=self.started_from, start_ms=self.start_ms, environments=self.environments,
             modules=sorted(self.modules), memory_bytes=self.memory_bytes, memory_limit_bytes=self.box.size.memory_bytes,
             cpus=self.box.size.cpus, disk_bytes=self.box.size.disk_bytes, executions=self.executions, created_at=self.created_at)
 

@@ -16,7 +16,7 @@ _NAMES = 6  # of one entry; the rest is counted
 _GOOD, _MIDDLING, _BAD = "green", "yellow", "red"
 _STYLE = {
     "hit": _GOOD, "partial": _MIDDLING, "miss": _BAD, "wasted": _BAD, "none needed": "", "nothing": _GOOD, "open": "", "refused": _BAD,
-    "needed": _GOOD, "in vain": _MIDDLING, "not foreseen": _BAD, "not needed so far": "",
+    "used": _GOOD, "unused": _MIDDLING, "missed": _BAD,
 }
 _VERDICT = {
     "hit": "hit: a plan held everything that the code imported",
@@ -72,14 +72,19 @@ def timeline(story: Entry) -> Table:
 
 
 def packages(story: Entry) -> Table:
-    """The evidence: what spoke for each package, how strongly, and what became of it."""
-    table = _table("package", "first wanted", "evidence", "proposer", "probability", "became")
+    """The evidence: what spoke for each package, how strongly, what importing it ahead was to save and cost, and what became of it."""
+    weighed = any(sign["decision"] for row in story["packages"] for sign in row["evidence"])
+    costs = ("decision", "saves ms", "costs ms") if weighed else ()
+    table = _table("package", "first wanted", "evidence", "proposer", "probability", *costs, "became")
     for row in story["packages"]:
         signs: Sequence[Entry] = row["evidence"]
+        cells = [
+            "\n".join(sign["kind"] or "-" for sign in signs), "\n".join(sign["proposer"] for sign in signs), "\n".join(f"{sign['probability']:.2f}" for sign in signs),
+        ]  # fmt: skip
+        if weighed:
+            cells += ["\n".join(sign["decision"] or "-" for sign in signs), *("\n".join(_number(sign[name]) for sign in signs) for name in ("saves_ms", "costs_ms"))]
         table.add_row(
-            _clean(row["package"]), _after(row["after_ms"]) if signs else "-",
-            _clean("\n".join(sign["kind"] or "-" for sign in signs) or "-"), "\n".join(sign["proposer"] for sign in signs) or "-",
-            "\n".join(f"{sign['probability']:.2f}" for sign in signs) or "-", _clean(_fate(row), _STYLE.get(row["fate"], _BAD)),
+            _clean(row["package"]), _after(row["after_ms"]) if signs else "-", *(_clean(cell or "-") for cell in cells), _clean(_fate(row), _STYLE.get(row["fate"], "")),
         )  # fmt: skip
     return table
 
@@ -114,6 +119,8 @@ def _plan(plan: Entry) -> Iterator[str]:
     size = "".join((f", {_size(plan['memory_bytes'])}" if plan["memory_bytes"] else "", f", {plan['cpus']:g} CPUs" if plan["cpus"] else ""))
     ready = f" after {_number(plan['ready_after_ms'])} ms" if plan["ready_after_ms"] is not None else ""
     yield f"plan {plan['id']} {plan['action']}: {wants or 'no package'}{size}; code expected with {plan['needs_code']:.2f} -> {plan['outcome']}{ready}"
+    if plan["saves_ms"] is not None:
+        yield f"  importing ahead is to save {_number(plan['saves_ms'])} ms and to cost {_number(plan['costs_ms'])} ms"
     if plan["modules"]:
         yield f"  to import: {_some(plan['modules'])}"
     if plan["built"]:
@@ -159,7 +166,13 @@ def _of_k2(entry: Entry) -> str:
 
 
 def _fate(row: Entry) -> str:
-    return f"refused: {row['refused']}" if row["fate"] == "refused" else str(row["fate"])
+    use = row["use"]
+    if row["fate"] == "refused":
+        return f"refused: {row['refused']}"
+    if use is None:
+        return "not needed so far" if row["fate"] == "open" else str(row["fate"])
+    loaded = "loaded already" if use["loaded"] else "loaded while the code waited or ran"
+    return f"{row['fate']} ({use['tier'] or '-'}, waited {_number(use['wait_ms'])} ms, {loaded})"
 
 
 def _built(costs: Mapping[str, Entry]) -> str:

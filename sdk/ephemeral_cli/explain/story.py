@@ -7,10 +7,9 @@ in milliseconds; ``after_ms`` counts from the session's first sign. It holds no 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
-from ephemeral import wire
+from ephemeral import names, wire
 from ephemeral_cli.explain.fetching import Material
 
 BUILDING = ("spare", "boot", "restore", "build", "mount", "preload", "snapshot")
@@ -32,21 +31,22 @@ def tell(material: Material) -> Entry:
     session, executions = material.session, material.executions
     plan_times = _plan_times(material)
     steps = _Steps(material, plan_times)
-    needed = {package for execution in executions if execution.verdict != "refused" for package in execution.needed}
-    begin = min([session.started_at, *(moment.at for moment in material.moments), *plan_times.values()])
+    needed = {names.normalize(package) for execution in executions if execution.verdict != "refused" for package in execution.needed}
 
     plans = [_plan(record, plan_times[record.id], steps.of_plan(record.id), needed, session) for record in material.plans]
     runs = [_execution(execution, steps.of_execution(execution.id)) for execution in executions]
     story: Entry = {
         "session": session.model_dump(mode="json"),
         "outcome": _outcome(session, executions, plans, steps),
-        "packages": list(_packages(material.plans, plan_times, needed, session)),
+        "packages": list(_packages(material.plans, plan_times, executions, session)),
         "plans": plans,
         "executions": runs,
         "timeline": _timeline(material, plans, runs),
         "belief": material.belief,
         "belief_missing": material.belief_missing,
     }
+    # What is noted when it was over began before: a step, and the code whose arrival opened the session.
+    begin = min([session.started_at, *(entry["at"] for entry in story["timeline"])])
     for entry in (*plans, *runs, *story["packages"], *story["timeline"]):
         entry["after_ms"] = _rounded((entry["at"] - begin) * 1000) if entry["at"] is not None else None
     return story
@@ -68,31 +68,57 @@ def _plan(record: wire.PlanRecord, at: float, steps: Sequence[wire.Moment], need
         "wants": [want.model_dump(mode="json") for want in plan.wants],
         "modules": list(plan.modules), "memory_bytes": plan.memory_bytes, "cpus": plan.cpus,
         "accepted": record.accepted, "refused": record.refused, "outcome": record.outcome, "error": record.error,
-        "ready_after_ms": _rounded((record.ready_at - at) * 1000) if record.ready_at else None,
+        "saves_ms": _sum(want.saves_ms for want in plan.wants if want.decision == "import"),
+        "costs_ms": _sum(want.costs_ms for want in plan.wants if want.decision == "import"),
+        # Clocks of two machines may disagree: what would have been ready before it was planned says nothing.
+        "ready_after_ms": _rounded((record.ready_at - at) * 1000) if record.ready_at and record.ready_at >= at else None,
         "built": _costs(steps), "built_ms": _milliseconds(steps),
-        "used": sorted(needed & set(record.accepted)),
-        "in_vain": sorted(set(record.accepted) - needed) if session.state == "ended" else [],
+        "used": sorted(package for package in record.accepted if names.normalize(package) in needed),
+        "unused": sorted(package for package in record.accepted if names.normalize(package) not in needed) if session.state == "ended" else [],
     }  # fmt: skip
 
 
-def _packages(records: Sequence[wire.PlanRecord], times: dict[int, float], needed: set[str], session: wire.Session) -> Iterator[Entry]:
-    """The evidence: a row for each package that was wanted, by when it was first, then for those that nobody foresaw."""
+def _packages(records: Sequence[wire.PlanRecord], times: dict[int, float], executions: Sequence[wire.Execution], session: wire.Session) -> Iterator[Entry]:
+    """The evidence: a row for each package that was wanted, by when it was first, then for those that nobody foresaw.
+
+    ``fate``: ``used`` (code imported it: ``use`` tells which), ``unused`` (none did, and the session is over), ``open`` (none did so far),
+    ``refused``, ``missed`` (code imported it, and no plan had named it). The dashboard judges alike (decisions/decisions.ts).
+    """
     rows: dict[str, Entry] = {}
+    uses: dict[str, Entry] = {}
+    for execution in executions:
+        if execution.verdict != "refused":
+            for package in execution.needed:
+                uses.setdefault(names.normalize(package), _use(package, execution))
     for record in records:
         for want in record.plan.wants:
-            sign = {"at": times[record.id], "plan": record.id, "kind": want.evidence, "probability": want.probability, "proposer": want.proposer}
+            sign = {
+                "at": times[record.id], "plan": record.id, "kind": want.evidence, "probability": want.probability, "proposer": want.proposer,
+                "decision": want.decision, "saves_ms": _rounded(want.saves_ms), "costs_ms": _rounded(want.costs_ms),
+            }  # fmt: skip
             row = rows.setdefault(want.package, {"package": want.package, "at": sign["at"], "evidence": [], "refused": "", "wanted_last": False})
             before = row["evidence"][-1] if row["evidence"] else None
-            if before is None or any(before[key] != sign[key] for key in ("kind", "probability", "proposer")):
+            if before is None or any(before[key] != sign[key] for key in ("kind", "probability", "proposer", "decision")):
                 row["evidence"].append(sign)
             row["refused"] = record.refused.get(want.package, "")
     last = {want.package for want in records[-1].plan.wants} if records else set()
     for package, row in rows.items():
         row["wanted_last"] = package in last
-        row["fate"] = "needed" if package in needed else "refused" if row["refused"] else "in vain" if session.state == "ended" else "not needed so far"
+        row["use"] = uses.get(names.normalize(package))
+        row["fate"] = "refused" if row["refused"] else "used" if row["use"] else "unused" if session.state == "ended" else "open"
         yield row
-    for package in sorted(needed - set(rows)):
-        yield {"package": package, "at": None, "evidence": [], "refused": "", "wanted_last": False, "fate": "not foreseen"}
+    named = {names.normalize(package) for record in records for package in (*record.accepted, *(want.package for want in record.plan.wants))}
+    for package in sorted(set(uses) - named):
+        yield {"package": package, "at": None, "evidence": [], "refused": "", "wanted_last": False, "use": uses[package], "fate": "missed"}
+
+
+def _use(package: str, execution: wire.Execution) -> Entry:
+    """The first code that imported ``package``; ``loaded``: whether its modules were there already, or imported while the code waited and ran."""
+    late = {module.partition(".")[0] for module in execution.late_imports}
+    return {
+        "execution": execution.id, "tier": execution.tier, "wait_ms": _rounded(execution.wait_ms),
+        "loaded": late.isdisjoint(module.partition(".")[0] for module in names.modules_for(package)),
+    }  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------------- outcomes
@@ -193,12 +219,19 @@ def _milliseconds(moments: Iterable[wire.Moment]) -> float:
 
 
 def _timeline(material: Material, plans: Sequence[Entry], executions: Sequence[Entry]) -> list[Entry]:
-    """Everything in order. Runs of the same kind (pieces of an answer, imports) are one entry that counts them."""
+    """Everything in order. Runs of the same kind (pieces of an answer, imports) are one entry that counts them; each question to K2, in however many
+    parts it was noted, and each of its answers has its own."""
     entries: list[Entry] = [{"at": plan["at"], "kind": "plan", "plan": plan["id"]} for plan in plans]
     entries += [{"at": execution["at"], "kind": "execution", "execution": execution["id"]} for execution in executions]
     told = [moment for moment in material.moments if moment.kind not in _TOLD_OTHERWISE]
-    for kind, run in groupby(told, key=lambda moment: moment.kind):
-        entries.append(_entry(kind, list(run)))
+    runs: list[list[wire.Moment]] = []
+    for moment in told:
+        alone = moment.kind in _OF_K2 and moment.data.get("part", 1) == 1
+        if runs and runs[-1][-1].kind == moment.kind and not alone:
+            runs[-1].append(moment)
+        else:
+            runs.append([moment])
+    entries += [_entry(run[0].kind, run) for run in runs]
     return sorted(entries, key=lambda entry: entry["at"])  # stable: a plan stands before what was built at its instant
 
 
@@ -208,7 +241,8 @@ def _entry(kind: str, moments: list[wire.Moment]) -> Entry:
         entry["characters"] = sum(chars for moment in moments if isinstance(chars := moment.data.get("chars"), int))
         entry["names"] = list(dict.fromkeys(name for moment in moments if isinstance(name := moment.data.get("name"), str)))
     else:
-        entry["at"] -= (moments[0].duration_ms or 0) / 1000  # noted when it was over
+        if kind not in _OF_K2:  # its answer is told when it was there: the question has an entry of its own
+            entry["at"] -= (moments[0].duration_ms or 0) / 1000  # noted when it was over
         entry["ms"] = _milliseconds(moments)
         entry["failed"] = sum(bool(moment.data.get("failed")) for moment in moments)
         details = [moment.detail for moment in moments if moment.detail and kind in _OURS]
@@ -225,6 +259,12 @@ def _slowest_first(preloads: Iterable[wire.Moment]) -> list[str]:
         top = moment.detail.partition(".")[0]
         spent[top] = spent.get(top, 0.0) + (moment.duration_ms or 0)
     return sorted(spent, key=lambda name: -spent[name])
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None where nothing is known."""
+    known = [value for value in values if value is not None]
+    return round(sum(known), 3) if known else None
 
 
 def _rounded(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ephemeral import wire
@@ -37,11 +39,12 @@ class Held:
 
     @property
     def ok(self) -> bool:
-        """Held to its end; its code ran well and put out what was expected; without code, nothing ran or was built."""
+        """Held to its end; its code ran well and put out what was expected; without code, nothing ran, or was built because it was predicted."""
         if self.outcome.error:
             return False
         if self.task.code is None:
-            return not self.executions and not (self.session and self.session.builds)
+            # Rivals build when a session begins, whatever it is about: that is counted as wasted.
+            return not self.executions and not (self.session and self.session.policy == "ours" and self.session.builds)
         if self.execution is None or self.execution.verdict != "ok":
             return False
         return bool(self.outcome.outputs) and self.task.expect in self.outcome.outputs[-1]
@@ -59,6 +62,31 @@ async def hold(task: Task, house: House, model: str, policy: wire.Policy = "ours
     held = Held(task, await house.talker.hold(order))
     await _collect(held, house, named, started)
     return held
+
+
+async def strays(house: House, conversations: Sequence[Held], since: float) -> list[wire.Session]:
+    """Sessions begun after ``since`` that belong to no conversation's code: what was built for them was built too. They are ended.
+
+    One comes about when a conversation's code was not recognised, and got a session of its own.
+    """
+    known = {held.session.id for held in conversations if held.session}
+    found: list[wire.Session] = []
+    before: str | None = None
+    while True:
+        page = await house.sandboxd.sessions(limit=LOOK_BACK, before=before)
+        found += [session for session in page.items if session.started_at >= since and session.id not in known]
+        before = page.next
+        if before is None or all(session.started_at < since for session in page.items):
+            break
+    return [await _ended(house, session) for session in found]
+
+
+async def _ended(house: House, session: wire.Session) -> wire.Session:
+    if session.state == "active":
+        with contextlib.suppress(NotFound):  # it ended by itself
+            return await house.sandboxd.end_session(session.id)
+        return await house.sandboxd.session(session.id)
+    return session
 
 
 async def _collect(held: Held, house: House, named: str, started: float) -> None:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ephemeral import wire
 from ephemeral_cli.replay.conversation import Held
 
 QUANTILES = (50, 95, 99)
@@ -33,13 +34,14 @@ def distribution(values: Sequence[float]) -> dict[str, float] | None:
     return {"count": len(values), **{f"p{percent}": round(quantile(values, percent), 2) for percent in QUANTILES}, "max": round(max(values), 2)}
 
 
-def summary(conversations: Sequence[Held]) -> dict[str, Any]:
+def summary(conversations: Sequence[Held], strays: Sequence[wire.Session] = ()) -> dict[str, Any]:
     """The figures of ``conversations``: milliseconds where a name ends in ``_ms``, GiB-seconds of memory.
 
-    ``wait_ms`` and the rest are over executions, ``first_delta_ms`` over conversations; ``wait_by_tier_ms`` splits it.
+    ``wait_ms`` and the rest are over executions, ``first_delta_ms`` over conversations; ``wait_by_tier_ms`` splits it. What was built and held
+    for ``strays``, sessions that no conversation's code was found to belong to, counts with the rest.
     """
     executions = [execution for held in conversations for execution in held.executions]
-    sessions = [held.session for held in conversations if held.session]
+    sessions = [*(held.session for held in conversations if held.session), *strays]
     waits = {tier: [e.wait_ms for e in executions if e.tier == tier and e.wait_ms is not None] for tier in TIERS}
     return {
         "conversations": len(conversations),
@@ -57,6 +59,8 @@ def summary(conversations: Sequence[Held]) -> dict[str, Any]:
         "builds": sum(session.builds for session in sessions),
         "wasted": sum(session.wasted for session in sessions),
         "memory_gib_seconds": round(sum(session.memory_seconds for session in sessions), 2),
+        "wasted_memory_gib_seconds": round(sum(session.memory_seconds for session in sessions if not session.executions), 2),
+        "strays": len(strays),
     }
 
 
