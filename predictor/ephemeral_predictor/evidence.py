@@ -11,6 +11,8 @@ NEEDED = 0.5
 LIKELY = 0.15
 """A guess less probable than this is not even made available. Chosen on the development sets: the lowest at which at most four packages are
 predicted on average."""
+FETCHED = 0.25
+"""Nor is one less probable than this downloaded: a download stands before the imports of what is there. Outside of the shipped base environment, that is."""
 WANTED = 0.35
 """What the code or a person names is planned from here; the guesses of an app's history too."""
 

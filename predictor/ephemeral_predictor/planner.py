@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from ephemeral import names
 from ephemeral.wire import Costs, Plan, Proposer, Want
-from ephemeral_predictor import needs, policy
+from ephemeral_predictor import needs, policy, tasks
 from ephemeral_predictor.costs import PRIORS
-from ephemeral_predictor.evidence import LIKELY, NEEDED, WANTED, Evidence
+from ephemeral_predictor.evidence import FETCHED, LIKELY, NEEDED, WANTED, Evidence
 from ephemeral_predictor.state import Belief
 
 _NEVER = 2.0  # no probability is as high
@@ -96,10 +96,12 @@ def _chosen(belief: Belief) -> list[Evidence]:
 
 
 def _wanted(evidence: Evidence, belief: Belief) -> float:
-    """How probable a package must be."""
+    """How probable a package must be. One that has to be downloaded first stands before what is there already, and is mostly for nothing."""
     if evidence.kind in (*_CERTAIN, "k2", "history"):
         return WANTED
-    return LIKELY if belief.needs_packages >= NEEDED else _NEVER
+    if belief.needs_packages < NEEDED:
+        return _NEVER
+    return LIKELY if evidence.package in tasks.base() else FETCHED
 
 
 def _weighed(belief: Belief, chosen: Sequence[Evidence], before: Plan | None, terms: Terms) -> tuple[list[str], list[Want]]:

@@ -196,4 +196,4 @@ def test_the_shipped_base_is_a_list_of_plain_names_without_the_long_tail_of_the_
     assert requirements == read_requirements(SHIPPED)
     assert len(requirements) == len(set(requirements))
     assert {"numpy", "pandas", "torch", "opencv-python-headless"} <= set(requirements)
-    assert not {"humanize", "emoji", "inflect", "pyfiglet", "unidecode"} & set(requirements)
+    assert not {"humanize", "inflect", "pyfiglet"} & set(requirements)
