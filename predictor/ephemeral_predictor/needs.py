@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _CODE_TOOL = re.compile(
     r"(?:run|exec|execute|eval)\w*?[_-]?(?:code|python|script|cell|shell|bash|command)|code[_-]?(?:interpreter|exec\w*|runner)"
@@ -71,28 +72,35 @@ def wants_standard_library_only(text: str) -> bool:
     return _STANDARD_LIBRARY.search(text) is not None
 
 
-def probability(text: str, names_library: bool = False) -> float:
-    """The probability that the answer to ``text`` is Python code that runs; ``names_library`` says that the text names a
-    package."""
+@dataclass(frozen=True)
+class Asked:
+    """``probability``: that the answer to a text is Python code that runs. ``chat``: it begins as one that asks for words. ``other_language``: it speaks of another
+    language or tool, and not of Python."""
+
+    probability: float
+    chat: bool
+    other_language: bool
+
+
+def read(text: str, names_library: bool = False) -> Asked:
+    """What ``text`` asks for; ``names_library`` says that it names a package."""
+    chat = _CHAT.match(text) is not None
+    other_language = _OTHER_LANGUAGE.search(text) is not None and _SAYS_PYTHON.search(text) is None
     python = _PYTHON.search(text) is not None
-    if python or _ASKS_FOR_CODE.search(text):
+    asks = _ASKS_FOR_CODE.search(text) is not None
+    if python or asks:
         p = 0.85
     elif names_library or _TASK.search(text) or _VARIABLE.search(text):
         p = 0.6
     else:
-        return 0.05
-    if _CHAT.match(text) and not (python and _ASKS_FOR_CODE.search(text)):
+        return Asked(0.05, chat, other_language)
+    if chat and not (python and asks):
         p *= 0.4
-    if names_other_language(text):
+    if other_language:
         p *= 0.15
-    return p
+    return Asked(p, chat, other_language)
 
 
-def names_other_language(text: str) -> bool:
-    """Whether a text speaks of another language or tool, and not of Python."""
-    return _OTHER_LANGUAGE.search(text) is not None and _SAYS_PYTHON.search(text) is None
-
-
-def is_chat(text: str) -> bool:
-    """Whether a text begins as one that asks for words."""
-    return _CHAT.match(text) is not None
+def probability(text: str, names_library: bool = False) -> float:
+    """The probability that the answer to ``text`` is Python code that runs."""
+    return read(text, names_library).probability

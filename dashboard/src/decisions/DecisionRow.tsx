@@ -1,4 +1,5 @@
 import { duration, percent } from '../format';
+import { Disclosure } from '../page/Disclosure';
 import { PROPOSERS } from '../timeline/plan';
 import { DecisionDetails } from './DecisionDetails';
 import styles from './Decisions.module.css';
@@ -20,16 +21,7 @@ export function DecisionRow({ decision, open, toggle }: Props) {
     <>
       <tr data-open={open}>
         <td>
-          <button
-            type="button"
-            className={styles.toggle}
-            aria-expanded={open}
-            aria-controls={details}
-            aria-label={`Details of the decision after ${duration(decision.at * 1_000)}`}
-            onClick={() => { toggle(decision.id); }}
-          >
-            {open ? '▾' : '▸'}
-          </button>
+          <Disclosure open={open} controls={details} label={`Details of the decision after ${duration(decision.at * 1_000)}`} toggle={() => { toggle(decision.id); }} />
         </td>
         <td data-numeric>{duration(decision.at * 1_000)}</td>
         <td>

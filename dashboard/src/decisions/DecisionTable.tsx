@@ -1,5 +1,6 @@
 import { useState } from 'react';
 
+import { useOpen } from '../page/useOpen';
 import { DecisionRow } from './DecisionRow';
 import styles from './Decisions.module.css';
 import type { Decision, Miss } from './decisions';
@@ -10,15 +11,8 @@ const SHOWN = 40;
 
 export function DecisionTable({ rows }: { rows: (Decision | Miss)[] }) {
   const [all, setAll] = useState(false);
-  const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
+  const [open, toggle] = useOpen<number>();
   const shown = all ? rows : rows.slice(-SHOWN);
-  const toggle = (id: number) => {
-    setOpen((before) => {
-      const after = new Set(before);
-      if (!after.delete(id)) after.add(id);
-      return after;
-    });
-  };
 
   return (
     <>

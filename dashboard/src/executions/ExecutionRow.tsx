@@ -2,8 +2,8 @@ import { flexRender, type Row } from '@tanstack/react-table';
 
 import type { Execution } from '../api/types';
 import { timeOfDay } from '../format';
+import { Disclosure } from '../page/Disclosure';
 import { ExecutionDetails } from './ExecutionDetails';
-import styles from './Executions.module.css';
 
 interface Props {
   row: Row<Execution>;
@@ -19,16 +19,7 @@ export function ExecutionRow({ row, open, toggle, capture }: Props) {
     <>
       <tr data-open={open}>
         <td>
-          <button
-            type="button"
-            className={styles.toggle}
-            aria-expanded={open}
-            aria-controls={details}
-            aria-label={`Details of the execution at ${timeOfDay(row.original.created_at)}`}
-            onClick={() => { toggle(row.id); }}
-          >
-            {open ? '▾' : '▸'}
-          </button>
+          <Disclosure open={open} controls={details} label={`Details of the execution at ${timeOfDay(row.original.created_at)}`} toggle={() => { toggle(row.id); }} />
         </td>
         {cells.map(({ id, column, getContext }) => (
           <td key={id} data-numeric={column.columnDef.meta?.numeric} data-minor={column.columnDef.meta?.minor}>

@@ -1,7 +1,7 @@
 import { flexRender, getCoreRowModel, type RowData, useReactTable } from '@tanstack/react-table';
-import { useState } from 'react';
 
 import type { Execution } from '../api/types';
+import { useOpen } from '../page/useOpen';
 import { COLUMNS, type ColumnStyle } from './columns';
 import styles from './Executions.module.css';
 import { ExecutionRow } from './ExecutionRow';
@@ -13,7 +13,7 @@ declare module '@tanstack/react-table' {
 }
 
 export function ExecutionTable({ rows, capture }: { rows: Execution[]; capture: boolean }) {
-  const [open, setOpen] = useState<ReadonlySet<string>>(new Set());
+  const [open, toggle] = useOpen<string>();
   // eslint-disable-next-line react-hooks/incompatible-library -- the React Compiler is not used here
   const table = useReactTable({
     data: rows,
@@ -21,13 +21,6 @@ export function ExecutionTable({ rows, capture }: { rows: Execution[]; capture: 
     getCoreRowModel: getCoreRowModel(),
     getRowId: ({ id }) => id,
   });
-  const toggle = (id: string) => {
-    setOpen((before) => {
-      const after = new Set(before);
-      if (!after.delete(id)) after.add(id);
-      return after;
-    });
-  };
 
   return (
     // Scrolls sideways, so the keyboard must reach it.

@@ -32,12 +32,13 @@ _END = 200  # characters: where a question ends
 def read(text: str) -> Signals:
     said = seen.mentions(text)
     mentioned = {evidence.package: evidence for evidence in said.found}
+    asked = needs.read(text, bool(mentioned))
     replaced = seen.others_of(set(mentioned)) - mentioned.keys()
     concepts = {e.package: e for e in learned.concepts(text) if e.package not in replaced and e.package not in said.rejected}
     return Signals(
-        mentioned=mentioned, concepts=concepts, directed=said.directed, rejected=said.rejected, replaced=frozenset(replaced), asks=needs.probability(text, bool(mentioned)),
+        mentioned=mentioned, concepts=concepts, directed=said.directed, rejected=said.rejected, replaced=frozenset(replaced), asks=asked.probability,
         standard_library=needs.wants_standard_library_only(text), question="?" in text[-_END:] or "？" in text[-_END:],
-        chat=needs.is_chat(text), other_language=needs.names_other_language(text),
+        chat=asked.chat, other_language=asked.other_language,
     )  # fmt: skip
 
 
