@@ -14,6 +14,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from ephemeral import remote, settings
+from ephemeral.costs import Prices
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Problem
 from ephemeral_predictor.costs import CostSource
@@ -21,7 +22,6 @@ from ephemeral_predictor.following import Follower
 from ephemeral_predictor.history import History
 from ephemeral_predictor.listener import Listener
 from ephemeral_predictor.moments import Moments
-from ephemeral_predictor.policy import Prices
 from ephemeral_predictor.reasoned.agent import Agent
 from ephemeral_predictor.reasoned.service import K2
 from ephemeral_predictor.sandboxd import Sandboxd

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ephemeral.wire import Costs, Figure, ModuleCosts
+from ephemeral.costs import PRIORS, completed
+from ephemeral.wire import Costs
 from ephemeral_predictor.sandboxd import Sandboxd
 
 log = logging.getLogger(__name__)
@@ -18,38 +19,6 @@ PERIOD_SECONDS = 60.0
 STALE_SECONDS = 600.0
 _SECONDS = 5.0  # for one answer
 _AGAIN_SECONDS = 5.0  # where there was none: sandboxd may be starting still
-
-
-def _module(import_ms: float, mebibytes: float) -> ModuleCosts:
-    return ModuleCosts(import_ms=Figure(value=import_ms), memory_bytes=Figure(value=mebibytes * (1 << 20)))
-
-
-PRIORS = Costs(
-    boot_ms=Figure(value=400.0),
-    restore_ms=Figure(value=300.0),
-    import_ms=Figure(value=600.0),
-    memory_bytes=Figure(value=60 << 20),
-    fetch_ms=Figure(value=3000.0),
-    until_used_seconds=Figure(value=10.0),
-    until_ended_seconds=Figure(value=300.0),
-    modules={
-        "PIL": _module(170, 3),
-        "cv2": _module(600, 6),
-        "duckdb": _module(400, 14),
-        "matplotlib": _module(1700, 29),
-        "networkx": _module(750, 13),
-        "numpy": _module(330, 7),
-        "pandas": _module(1100, 30),
-        "polars": _module(800, 19),
-        "scipy": _module(2100, 48),
-        "sklearn": _module(7400, 63),
-        "sympy": _module(1900, 39),
-        "torch": _module(8400, 203),
-    },
-)
-"""Until the host has said what it measured. Source: the snapshots of a virtual machine with two shared cores (gVisor, systrap), each compared with
-the one that lacks only this module; an import includes the package's first use. A module that is not in the table is taken to be a middling one.
-The last two are what the conversations of our own replay showed, and the time after which a silent session ends."""
 
 
 class CostSource:
@@ -87,18 +56,6 @@ class CostSource:
         if costs := _read(answer):
             self._costs, self._at = completed(costs), time.monotonic()
         return True
-
-
-def completed(costs: Costs) -> Costs:
-    """``costs`` with PRIORS wherever the host has not measured anything."""
-    known = {name: getattr(costs, name) for name in type(costs).model_fields if name != "modules"}
-    figures = {name: said if said.n else getattr(PRIORS, name) for name, said in known.items()}
-    modules = dict(PRIORS.modules)
-    for name, said in costs.modules.items():
-        prior = modules.get(name)
-        memory = said.memory_bytes if said.memory_bytes.n else prior.memory_bytes if prior else figures["memory_bytes"]
-        modules[name] = ModuleCosts(import_ms=said.import_ms, memory_bytes=memory)
-    return Costs(**figures, modules=modules)
 
 
 def _read(answer: Any) -> Costs | None:

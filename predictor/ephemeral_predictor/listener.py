@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from ephemeral.costs import PRIORS, Prices
 from ephemeral.tasks import Tasks
 from ephemeral.wire import Event, Plan
-from ephemeral_predictor import planner, policy, sizes
-from ephemeral_predictor.costs import PRIORS, CostSource
+from ephemeral_predictor import planner, sizes
+from ephemeral_predictor.costs import CostSource
 from ephemeral_predictor.evidence import Evidence
 from ephemeral_predictor.following import Follower
 from ephemeral_predictor.history import History
@@ -39,7 +40,7 @@ class Listener:
 
     def __init__(
         self, client: Sandboxd, tasks: Tasks, moments: Moments, planning: bool, idle_seconds: float,
-        prices: policy.Prices | None = None, bounds: sizes.Bounds | None = None,
+        prices: Prices | None = None, bounds: sizes.Bounds | None = None,
     ) -> None:  # fmt: skip
         self.reasoner: Reasoner | None = None
         self.history: History | None = None
@@ -56,7 +57,7 @@ class Listener:
         self._planned: dict[str, Plan] = {}
         self._turns: dict[str, int] = {}
         self._said: dict[str, Turns] = {}
-        self._prices = prices or policy.Prices()
+        self._prices = prices or Prices()
         self._bounds = bounds or sizes.Bounds()
 
     # ---------------------------------------------------------------------------------------------- events

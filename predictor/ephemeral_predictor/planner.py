@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ephemeral import names
+from ephemeral.costs import PRIORS, Prices
 from ephemeral.wire import Costs, Plan, Proposer, Want
 from ephemeral_predictor import needs, policy, tasks
-from ephemeral_predictor.costs import PRIORS
 from ephemeral_predictor.evidence import FETCHED, LIKELY, NEEDED, WANTED, Evidence
 from ephemeral_predictor.state import Belief
 
@@ -24,7 +24,7 @@ class Terms:
     """What a bet is reckoned with, beside what is believed of the conversation. ``costs`` are the host's, ``prices`` the operator's."""
 
     costs: Costs = PRIORS
-    prices: policy.Prices = field(default_factory=policy.Prices)
+    prices: Prices = field(default_factory=Prices)
     rate: float | None = None
     """The share of the app's sessions that ran code; None: unknown."""
     asks: float = 1.0

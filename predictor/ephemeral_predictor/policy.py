@@ -26,30 +26,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ephemeral import settings
+from ephemeral.costs import Prices
 from ephemeral.wire import Costs
 
 NEUTRAL = 0.5
 """The share of sessions with code that says nothing about an app."""
 _SUREST = 0.94  # of what a few sessions of an app show: plain talk (.05) stays below even odds, whatever the app usually does
-_DEAREST = 1e9  # as a price: nothing is imported ahead from far below
-
-
-@dataclass(frozen=True)
-class Prices:
-    """``memory``: milliseconds of waiting that a GiB is worth, held for a second. ``cpu``: those that a millisecond of CPU for nothing is worth."""
-
-    memory: float = 6.0
-    cpu: float = 0.35
-
-    @classmethod
-    def from_settings(cls) -> Prices:
-        """Raises settings.SettingError for a price that is none."""
-        prices = cls(settings.get("memory_price_ms_per_gib_s"), settings.get("cpu_price"))
-        for name, price in (("memory_price_ms_per_gib_s", prices.memory), ("cpu_price", prices.cpu)):
-            if not 0 <= price <= _DEAREST:
-                raise settings.SettingError(f"EPHEMERAL_{name.upper()} is {price}: write a number from 0 to {_DEAREST:.0f}")
-        return prices
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest
 from ephemeral_sandboxd.pool.idle import IdleWork
 from ephemeral_sandboxd.pool.late import LateImports
 from ephemeral_sandboxd.pool.notes import Notes, note
-from ephemeral_sandboxd.pool.photographer import Photographer
+from ephemeral_sandboxd.pool.photographer import Photographer, fingerprint
 from ephemeral_sandboxd.pool.preparing import Preparer
 from ephemeral_sandboxd.pool.rivals import Rivals
 from ephemeral_sandboxd.pool.sessions import Build, Session, Sessions
@@ -85,7 +85,7 @@ class Daemon:
     def _open_stock(self, name: str) -> Stock:
         root, environments = self._find(name)
         # Learned and shared ones are kept apart: many daemons may use one store.
-        snapshots = Snapshots(self._runtime.fingerprint(root.path), self._store / "snapshots", self._state / "snapshots", self._notes.snapshot, root.name)
+        snapshots = Snapshots(fingerprint(self._runtime, root.path), self._store / "snapshots", self._state / "snapshots", self._notes.snapshot, root.name)
         for environment in environments.list():
             self._notes.environment(environment)
         for snapshot in snapshots.all():
@@ -115,7 +115,7 @@ class Daemon:
                     sandbox = await self._rivals.fat()
                     sandbox.become("preparing")
                 else:
-                    sandbox, _ = await self._fleet.take(session.stock, [], [])
+                    sandbox, _ = await self._fleet.take(session.stock, None)
             except SandboxdError as problem:
                 log.warning("session %s starts without a sandbox: %s", session.id, problem)
                 return

@@ -10,13 +10,13 @@ import pytest
 from aiohttp import web
 
 from ephemeral import settings
+from ephemeral.costs import PRIORS, Prices, completed
 from ephemeral.wire import Costs, Figure, ModuleCosts, Plan
 from ephemeral_predictor import needs, planner, policy, sizes, turns
-from ephemeral_predictor.costs import PRIORS, CostSource, completed
+from ephemeral_predictor.costs import CostSource
 from ephemeral_predictor.evidence import Evidence
 from ephemeral_predictor.history import History, Observed, Run
 from ephemeral_predictor.planner import Terms
-from ephemeral_predictor.policy import Prices
 from ephemeral_predictor.sandboxd import Sandboxd
 from ephemeral_predictor.state import Belief, Decision
 

@@ -19,7 +19,7 @@ from ephemeral_sandboxd.bench.figures import Figures
 from ephemeral_sandboxd.errors import SandboxdError, Unavailable
 from ephemeral_sandboxd.pool import needs
 from ephemeral_sandboxd.pool.fleet import Fleet
-from ephemeral_sandboxd.pool.photographer import Photographer
+from ephemeral_sandboxd.pool.photographer import Photographer, fingerprint
 from ephemeral_sandboxd.pool.sandbox import image_of
 from ephemeral_sandboxd.pool.snapshots import Snapshots
 from ephemeral_sandboxd.pool.stock import Stock, Stocks
@@ -150,7 +150,7 @@ async def _parts(state: Path, store: Path, parts: host.Parts, quick: bool, progr
     assert isinstance(runtime, GVisor)
     await runtime.check()
     root, environments = host.finder(store, state, runtime)("default")
-    snapshots = Snapshots(runtime.fingerprint(root.path), store / "snapshots", state / "snapshots", lambda _: None)
+    snapshots = Snapshots(fingerprint(runtime, root.path), store / "snapshots", state / "snapshots", lambda _: None)
     stock = Stock(root, environments, snapshots)
     budget = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     fleet = Fleet(runtime, Stocks(lambda _: stock), size=SIZE, spares=0, budget_bytes=budget, changed=lambda _: None)

@@ -10,7 +10,8 @@ freeze), ``wake`` (code is on its way), ``renew`` (fresh randomness after a rest
 answers ``found`` or not) and ``install`` (``%pip``: the host answers ``installed``); both bear the number of their ``question``.
 
 What only some executions want lies in files beside this one, loaded by path when it is wanted: ``cells.py`` (``%`` and ``!`` lines), ``commands.py`` (shell,
-JavaScript, standard input, ``await``), ``packages.py`` (pip), ``showing.py`` (rich results), ``files.py``, ``duplex.py``, ``tunnel.py``.
+JavaScript, standard input, ``await``), ``packages.py`` (pip), ``showing.py`` (rich results), ``warming.py``, ``files.py``, ``duplex.py``,
+``tunnel.py``.
 
 What runs here is malicious as far as the host is concerned: the host believes nothing that these frames say beyond
 what they say about this sandbox.
@@ -465,7 +466,7 @@ class Guest:
 
     def do_settle(self, frame):
         """Nothing that exists now has to be looked at by the collector again; the heap is as small as it gets."""
-        self._execute("1", 0)
+        self._warm()
         self.cells = 0
         linecache.clearcache()
         gc.collect()
@@ -473,10 +474,15 @@ class Guest:
         return {"modules": sorted(sys.modules) if frame.get("modules") else []}
 
     def do_wake(self, frame):
-        """Run nothing, once: the pages that an execution touches first are in memory when the code comes."""
-        self._execute("None", 0)
-        self.cells -= 1
+        """The pages that an execution touches first are in memory when the code comes."""
+        self._warm()
         return {}
+
+    def _warm(self):
+        """Run a program of ours as an execution would be run, out of sight of the session's own."""
+        self._execute(self.part("warming").PROGRAM, 0, types.ModuleType("warming"))
+        linecache.cache.pop(f"<cell {self.cells}>", None)
+        self.cells -= 1
 
     def do_renew(self, frame):
         """Copies of one snapshot share their random state: give this one its own.
@@ -501,6 +507,9 @@ class Guest:
         if uuid:
             uuid._last_timestamp = uuid._generate_time_safe = None  # libuuid's own clock sequence cannot be reached: Python's stands in
             uuid._node = (int(seed[:12], 16) & ((1 << 48) - 1)) | (1 << 40)
+        process: typing.Any = sys.modules.get("multiprocessing.process")
+        if process:
+            process.current_process().authkey = os.urandom(32)
         ssl = sys.modules.get("ssl")
         if ssl:
             ssl.RAND_add(seed, 16.0)

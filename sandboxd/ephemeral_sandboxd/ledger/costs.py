@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ephemeral.costs import PRIORS
 from ephemeral.wire import Costs, Figure, ModuleCosts, Moment, Sandbox, Snapshot
 
 KINDS = ("boot", "restore", "spare", "preload", "build", "ready", "code_arrived", "released", "ended")
@@ -32,18 +33,6 @@ MOST = 1e15
 """Milliseconds, seconds or bytes: what is more was never measured."""
 MATTERS_MS = 5.0
 """What took less was not really imported: something before it had brought it along. Sandboxes are asked for thousands of such modules."""
-
-PRIORS = Costs(
-    boot_ms=Figure(value=400.0),
-    restore_ms=Figure(value=300.0),
-    import_ms=Figure(value=1000.0),
-    memory_bytes=Figure(value=100 << 20),
-    fetch_ms=Figure(value=3000.0),
-    until_used_seconds=Figure(value=10.0),
-    until_ended_seconds=Figure(value=300.0),
-)
-"""Until something was measured: what a machine with two cores of 2.x GHz showed. A session that says nothing more ends after 300 s."""
-
 
 def figure(observed: Iterable[float], prior: Figure) -> Figure:
     """Their median, or ``prior`` where there is none."""
@@ -78,7 +67,7 @@ class CostBook:
         self._snapshots: OrderedDict[frozenset[str], Snapshot] = OrderedDict()
         self._sandboxes: OrderedDict[str, _Standing] = OrderedDict()
         self._ready: OrderedDict[str, float] = OrderedDict()  # session -> since when a sandbox stands ready for it
-        self._costs: Costs | None = PRIORS
+        self._costs: Costs | None = None
 
     def moment(self, moment: Moment) -> None:
         if moment.kind not in KINDS:

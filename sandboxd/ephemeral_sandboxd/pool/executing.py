@@ -14,8 +14,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ephemeral import names, settings, wire
+from ephemeral.costs import Prices
 from ephemeral_sandboxd.errors import BadRequest, Busy, NotFound, Refused, SandboxdError, Unavailable
 from ephemeral_sandboxd.pool import needs
+from ephemeral_sandboxd.pool.choosing import Terms, best
 from ephemeral_sandboxd.pool.connecting import connect
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.late import LateImports
@@ -107,6 +109,7 @@ class Executor:
         self._rivals = rivals
         self._late = late
         self._notes = notes
+        self._prices = Prices.from_settings()
         self._running: dict[str, _Account] = {}
 
     @property
@@ -254,8 +257,7 @@ class Executor:
             if session.policy in ("none", "cached"):
                 sandbox, how = await self._rivals.fresh(), "boot"
             else:
-                modules = needs.canonical(account.needs.modules)
-                sandbox, how = await self._fleet.take(session.stock, modules, session.stock.base)
+                sandbox, how = await self._fleet.take(session.stock, self._start(session, account))
             if sandbox.state != "preparing":
                 sandbox.become("preparing")
             sandbox.session = session.id
@@ -273,6 +275,14 @@ class Executor:
         if sandbox.state == "preparing":
             sandbox.become("ready")
         return sandbox
+
+    def _start(self, session: Session, account: _Account) -> wire.Snapshot | None:
+        """The snapshot from which the code runs soonest. None for code that wants other versions than a snapshot has."""
+        stock = session.stock
+        if self._preparer.replacing(session, account.needs.packages):
+            return None
+        terms = Terms.urgent(self._notes.costs(), self._prices)
+        return best(stock.snapshots.all(), needs.canonical(account.needs.modules), stock.base, terms, self._fleet.admission.budget_bytes)
 
     async def _repair(self, session: Session, sandbox: PooledSandbox, account: _Account) -> None:
         """Add what is missing, and only that. Raises errors.Refused naming the rule."""

@@ -15,6 +15,7 @@ from ephemeral import wire
 from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.errors import Busy, SandboxdError, Unavailable
 from ephemeral_sandboxd.pool.admission import Admission, Declined
+from ephemeral_sandboxd.pool.choosing import TYPICAL_SANDBOX_BYTES, expected_bytes
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox, image_of
 from ephemeral_sandboxd.pool.stock import Stock, Stocks
 from ephemeral_sandboxd.pool.worth import CERTAIN
@@ -22,12 +23,8 @@ from ephemeral_sandboxd.runtimes import Gone, Runtime, Size
 
 log = logging.getLogger(__name__)
 
-TYPICAL_SANDBOX_BYTES = 150 << 20
-"""What a sandbox with a science stack imported holds (measured 125-150 MB): the reservation for one that is booting."""
 SPARE = 0.0
 """Worth of a sandbox that nobody has asked for: it takes nothing from anybody."""
-EMPTY_SANDBOX_BYTES = 40 << 20
-"""What one holds that was restored with nothing imported (measured 34 MB)."""
 
 
 class Fleet:
@@ -83,16 +80,15 @@ class Fleet:
         stock.snapshots.restored(snapshot.id)
         return sandbox
 
-    async def take(self, stock: Stock, modules: list[str], environments: list[str], *, size: Size | None = None,
+    async def take(self, stock: Stock, snapshot: wire.Snapshot | None, *, size: Size | None = None,
                    worth: float = CERTAIN) -> tuple[PooledSandbox, str]:
-        """The sandbox closest to having ``modules`` imported, and how it came: ``restore``, ``spare`` or ``boot``.
+        """A sandbox restored from ``snapshot``, else one with nothing imported; and how it came: ``restore``, ``spare`` or ``boot``.
 
         Raises Busy or Declined (see Admission), or Unavailable.
         """
         if size and size.disk_bytes != self.default_size.disk_bytes:
             return await self.boot(stock, size=size, worth=worth), "boot"  # the scratch of a snapshot has the size it was made with
-        snapshot = stock.snapshots.nearest(modules, environments)
-        if snapshot and snapshot.modules and expected_bytes(snapshot) <= self.admission.budget_bytes:
+        if snapshot:
             try:
                 return await self.restore(stock, snapshot, size=size, worth=worth), "restore"
             except Unavailable as problem:
@@ -236,11 +232,6 @@ class Fleet:
             if not self._all and not self.admission.starting_bytes:  # one that was starting meanwhile is here only now
                 return
             await asyncio.sleep(0.02)
-
-
-def expected_bytes(snapshot: wire.Snapshot | None) -> int:
-    """Memory to reserve for a sandbox that is starting; a restored one holds its snapshot's pages and little more."""
-    return TYPICAL_SANDBOX_BYTES if snapshot is None else EMPTY_SANDBOX_BYTES + snapshot.size_bytes
 
 
 async def bring_to_rest(sandbox: PooledSandbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -10,16 +11,25 @@ from pathlib import Path
 from ephemeral import wire
 from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.errors import SandboxdError, Unavailable
+from ephemeral_sandboxd.pool import rehearsals
 from ephemeral_sandboxd.pool.admission import Declined
 from ephemeral_sandboxd.pool.fleet import SPARE, Fleet
 from ephemeral_sandboxd.pool.sandbox import image_of
 from ephemeral_sandboxd.pool.stock import Stock
 from ephemeral_sandboxd.pool.worth import CERTAIN
-from ephemeral_sandboxd.runtimes import Gone
+from ephemeral_sandboxd.runtimes import Gone, Runtime
 
 log = logging.getLogger(__name__)
 
 STDLIB = Path(__file__).parent.parent / "data" / "stdlib.txt"
+
+
+def fingerprint(runtime: Runtime, root: Path) -> str:
+    """All that a snapshot on the root filesystem ``root`` is only valid for: the runtime's own, and the programs of ours that ran before it was taken."""
+    digest = hashlib.sha256(runtime.fingerprint(root).encode())
+    for file in (STDLIB, *sorted(rehearsals.FOLDER.glob("*.py"))):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 class Photographer:

@@ -10,30 +10,33 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ephemeral import names, wire
+from ephemeral.costs import Prices
 from ephemeral.tasks import Tasks
 from ephemeral_sandboxd.environments import Prepared
 from ephemeral_sandboxd.errors import SandboxdError
 from ephemeral_sandboxd.pool import needs
 from ephemeral_sandboxd.pool.admission import Declined
+from ephemeral_sandboxd.pool.choosing import Terms, best, cost, cost_standing, expected_bytes
 from ephemeral_sandboxd.pool.connecting import connect
-from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest, expected_bytes
+from ephemeral_sandboxd.pool.fleet import Fleet, bring_to_rest
 from ephemeral_sandboxd.pool.idle import IdleWork
 from ephemeral_sandboxd.pool.late import LateImports
 from ephemeral_sandboxd.pool.notes import Notes, Stopwatch, note
 from ephemeral_sandboxd.pool.photographer import Photographer
 from ephemeral_sandboxd.pool.sandbox import PooledSandbox
 from ephemeral_sandboxd.pool.sessions import Build, Session
-from ephemeral_sandboxd.pool.stock import Stocks
+from ephemeral_sandboxd.pool.stock import Stock, Stocks
 from ephemeral_sandboxd.pool.worth import imports_ms, of_plan
 from ephemeral_sandboxd.runtimes import Gone, Size
 
 log = logging.getLogger(__name__)
 
-SWAP_SAVES_MS = 400.0
-"""An unused sandbox is swapped for a restored one when that saves more imports than this (a restore costs about 300)."""
+SWAP_MS = 100.0
+"""What it takes to delete an unused sandbox for which a restored one is swapped."""
 SNAPSHOT_PAYS_MS = 150.0
 """Imports that took longer are worth a snapshot for the next session that wants the same."""
 
@@ -48,6 +51,7 @@ class Preparer:
         self._notes = notes
         self._photographer = photographer
         self._idle = idle
+        self._prices = Prices.from_settings()
         self._tasks = Tasks()
 
     def plan(self, session: Session, plan: wire.Plan) -> wire.PlanRecord:
@@ -125,13 +129,18 @@ class Preparer:
         return self._outcome(record, "superseded" if session.pending else "unchanged")
 
     async def provision(self, session: Session, record: wire.PlanRecord) -> bool:
-        """Make the session's sandbox what the plan wants. False when nothing had to be done, or something newer came."""
+        """Make the session's sandbox what the plan wants. False when nothing had to be done, or something newer came.
+
+        What has to be fetched is fetched while what is there is imported, unless it replaces what is there.
+        """
         plan = record.plan
         no_more = {names.normalize(want.package) for want in plan.wants if want.decision == "available"}
         modules = list(plan.modules) or [module for package in record.accepted if package not in no_more for module in names.modules_for(package)]
         wanted = needs.canonical(modules)
         versions = {names.normalize(want.package): want.version for want in plan.wants}
-        lacking = self.lacking(session, {package: versions.get(package) for package in record.accepted})
+        packages = {package: versions.get(package) for package in record.accepted}
+        lacking = self.lacking(session, packages)
+        replaces = self.replacing(session, packages)
         fetch = asyncio.get_running_loop().create_task(session.stock.environments.prepare(lacking)) if lacking else None
         try:
             environments = session.stock.base
@@ -140,26 +149,34 @@ class Preparer:
                 await asyncio.wait([fetch], timeout=0.05)
                 if fetch.done() and not fetch.exception():
                     environments = [*environments, fetch.result().environment.id]
-            changed = await self._stand_up(session, plan, record, wanted, environments)
-            sandbox = session.sandbox
-            assert sandbox is not None
+                    replaces = fetch.result().replaces_base
+            changed = await self._stand_up(session, plan, record, wanted, environments, replaces)
+            assert session.sandbox is not None
+            before = session.sandbox.by_hand_ms
             if fetch:
-                changed = await self._mount_when_fetched(session, sandbox, fetch, frozenset(record.accepted)) or changed
+                if not replaces and not fetch.done():
+                    there = _provided(wanted, {requirement.partition("==")[0] for requirement in lacking})
+                    changed = await self._import(session, session.sandbox, there) or changed
+                changed = await self._mount_when_fetched(session, record, wanted, fetch) or changed
         finally:
             if fetch and not fetch.done():
                 fetch.cancel()
-        return await self._import(session, sandbox, wanted, modules) or changed
+        return await self._finish(session, session.sandbox, wanted, modules, before) or changed
 
     def lacking(self, session: Session, packages: dict[str, str | None]) -> list[str]:
         """Requirements among ``packages`` that neither the base environment nor what is mounted provides."""
         stock, sandbox = session.stock, session.sandbox
         have = stock.environments.provided_by(sandbox.environments if sandbox else stock.base)
-        base = stock.environments.base
         return [needs.requirement(package, version) for package, version in sorted(packages.items())
-                if package not in have or (version and base and base.packages.get(package, version) != version)]
+                if package not in have or _other_version(stock, package, version)]
 
-    async def _stand_up(self, session: Session, plan: wire.Plan, record: wire.PlanRecord, wanted: list[str], environments: list[str]) -> bool:
-        """Give the session a sandbox, or a better one as long as nothing has run in its own."""
+    def replacing(self, session: Session, packages: dict[str, str | None]) -> bool:
+        """Whether other versions are wanted of packages that the base environment holds: nothing of the base may be imported before they are there."""
+        return any(_other_version(session.stock, package, version) for package, version in packages.items())
+
+    async def _stand_up(self, session: Session, plan: wire.Plan, record: wire.PlanRecord, wanted: list[str], environments: list[str], replaces: bool) -> bool:
+        """Give the session a sandbox, or a better one as long as nothing has run in its own. ``replaces``: only what stands with all of the
+        ``environments`` will do, or nothing imported."""
         sandbox = session.sandbox
         if sandbox and not sandbox.alive:
             self._fleet.give_back(sandbox)
@@ -168,15 +185,21 @@ class Preparer:
         if sandbox and sandbox.stock is not session.stock and not sandbox.used:
             self._fleet.give_back(sandbox)  # the plan has found another root filesystem
             sandbox = session.sandbox = None
-        if sandbox and (sandbox.used or not self._better(sandbox, wanted, environments)):
+        began = time.perf_counter()
+        costs = self._notes.costs()
+        terms = Terms.ahead(costs, self._prices, plan.needs_code)
+        fetched = set(environments) - set(session.stock.base)
+        snapshots = [] if replaces and not fetched else session.stock.snapshots.all()
+        if replaces:
+            snapshots = [snapshot for snapshot in snapshots if fetched.issubset(snapshot.environments)]
+        chosen = best(snapshots, wanted, environments, terms, self._fleet.admission.budget_bytes)
+        stale = replaces and sandbox is not None and bool(sandbox.modules) and not sandbox.replaces_base(fetched)
+        if sandbox and (sandbox.used or not (stale or _better(chosen, sandbox, wanted, terms))):
             if plan.memory_bytes or plan.cpus:
                 self._resize(session, plan)
             return False
-        began = time.perf_counter()
-        nearest = session.stock.snapshots.nearest(wanted, environments)
-        costs = self._notes.costs()
-        worth = of_plan(plan, imports_ms(wanted, nearest, costs), expected_bytes(nearest), costs)
-        fresh, how = await self._fleet.take(session.stock, wanted, environments, size=self._size(plan), worth=worth)
+        worth = of_plan(plan, imports_ms(wanted, chosen, costs), expected_bytes(chosen), costs)
+        fresh, how = await self._fleet.take(session.stock, chosen, size=self._size(plan), worth=worth)
         if fresh.state != "preparing":
             fresh.become("preparing")
         fresh.session = session.id
@@ -190,15 +213,9 @@ class Preparer:
         self._notes.session(session.wire())
         return True
 
-    def _better(self, sandbox: PooledSandbox, wanted: list[str], environments: list[str]) -> bool:
-        """Whether restoring the nearest snapshot saves enough over importing what this sandbox still lacks."""
-        if all(module in sandbox.modules or module in sandbox.broken for module in wanted):
-            return False
-        nearest = sandbox.stock.snapshots.nearest(wanted, environments)
-        return nearest is not None and nearest.import_ms - sandbox.imports_ms > SWAP_SAVES_MS
-
-    async def _mount_when_fetched(self, session: Session, sandbox: PooledSandbox, fetch: asyncio.Task[Prepared], packages: frozenset[str]) -> bool:
+    async def _mount_when_fetched(self, session: Session, record: wire.PlanRecord, wanted: list[str], fetch: asyncio.Task[Prepared]) -> bool:
         """Mount what had to be fetched; not waited for when code arrives that does not need it."""
+        packages = frozenset(record.accepted)
         with Stopwatch(self._notes, session.id, "build", "packages: " + " ".join(sorted(packages))) as watch:
             hurried = asyncio.get_running_loop().create_task(session.hurry.wait())
             await asyncio.wait([fetch, hurried], return_when=asyncio.FIRST_COMPLETED)
@@ -207,7 +224,11 @@ class Preparer:
                 return False
             prepared = await fetch
             watch.data |= {"readiness": prepared.readiness, "fetch_ms": round(sum(prepared.stages.values()), 3)}
-        await self.mount(session, sandbox, prepared)
+        if prepared.replaces_base:
+            # What was imported of the base environment meanwhile is of another version than what came.
+            await self._stand_up(session, record.plan, record, wanted, [*session.stock.base, prepared.environment.id], True)
+        assert session.sandbox is not None
+        await self.mount(session, session.sandbox, prepared)
         session.builds.append(Build(frozenset(names.normalize(name.partition("==")[0]) for name in prepared.environment.requested)))
         return True
 
@@ -224,37 +245,39 @@ class Preparer:
         with Stopwatch(self._notes, session.id, "mount", " ".join(prepared.environment.requested), sandbox=sandbox.id):
             sandbox.mount(prepared.environment.id, first=prepared.replaces_base)
 
-    async def _import(self, session: Session, sandbox: PooledSandbox, wanted: list[str], modules: list[str]) -> bool:
-        """Import ahead, module by module: a newer plan or arriving code is noticed between two of them."""
-        todo = [module for module in dict.fromkeys((*wanted, *modules, *self._late.usual(wanted))) if module not in sandbox.modules and module not in sandbox.broken]
+    async def _finish(self, session: Session, sandbox: PooledSandbox, wanted: list[str], modules: list[str], by_hand_ms: float) -> bool:
+        """Import what is still to be imported, and have the sandbox at rest. ``by_hand_ms``: what imports had taken in it before this plan."""
+        if not await self._import(session, sandbox, wanted, [*modules, *self._late.usual(wanted)]) and sandbox.state != "preparing":
+            return False
+        if session.pending:
+            # Its state stays `preparing`; the newer plan goes on from here.
+            return True
+        await self._rest(session, sandbox)
+        if sandbox.by_hand_ms - by_hand_ms > SNAPSHOT_PAYS_MS and not any(module in sandbox.broken for module in wanted):
+            stock, environments, firsts = sandbox.stock, sandbox.environments, [mounted.first for mounted in sandbox.mounted]
+            self._idle.add(f"snapshot of {' '.join(wanted)} on {stock.name}", lambda: self._photographer.take_if_missing(stock, wanted, environments, firsts))
+        return True
+
+    async def _import(self, session: Session, sandbox: PooledSandbox, wanted: list[str], rest: Sequence[str] = ()) -> bool:
+        """Import ahead, module by module: a newer plan or arriving code is noticed between two of them. False when all of it is there already."""
+        todo = [module for module in dict.fromkeys((*wanted, *rest)) if module not in sandbox.modules and module not in sandbox.broken]
         if not todo:
-            if sandbox.state == "preparing":
-                await self._rest(session, sandbox)
-                return True
             return False
         _must_stand(sandbox)
         if sandbox.state != "preparing":
             sandbox.become("preparing")
-        by_hand_ms = 0.0
         for module in todo:
             if session.pending or (session.hurry.is_set() and module.partition(".")[0] not in session.hurry_modules):
                 continue
             with Stopwatch(self._notes, session.id, "preload", module, sandbox=sandbox.id) as watch:
                 held = sandbox.held_bytes() if module in wanted else None
-                by_hand_ms += await sandbox.preload(module)
+                await sandbox.preload(module)
                 if not session.hurry.is_set() and not session.pending:
-                    by_hand_ms += await sandbox.rehearse(module)
+                    await sandbox.rehearse(module)
                 if module in sandbox.broken:
                     watch.data["failed"] = "import"
                 elif held is not None and (now := sandbox.held_bytes()) is not None:
                     watch.data["memory_bytes"] = max(0, now - held)
-        if session.pending:
-            # Its state stays `preparing`; the newer plan goes on from here.
-            return True
-        await self._rest(session, sandbox)
-        if by_hand_ms > SNAPSHOT_PAYS_MS and not any(module in sandbox.broken for module in wanted):
-            stock, environments, firsts = sandbox.stock, sandbox.environments, [mounted.first for mounted in sandbox.mounted]
-            self._idle.add(f"snapshot of {' '.join(wanted)} on {stock.name}", lambda: self._photographer.take_if_missing(stock, wanted, environments, firsts))
         return True
 
     async def _rest(self, session: Session, sandbox: PooledSandbox) -> None:
@@ -299,6 +322,24 @@ class Preparer:
 
     def _outcome(self, record: wire.PlanRecord, outcome: str, error: str = "") -> None:
         self._notes.plan(record.model_copy(update={"outcome": outcome, "error": error, "ready_at": time.time() if outcome == "ready" else None}))
+
+
+def _better(chosen: wire.Snapshot | None, sandbox: PooledSandbox, wanted: list[str], terms: Terms) -> bool:
+    """Whether starting from ``chosen`` costs less than what ``sandbox`` still lacks."""
+    if chosen is None or all(module in sandbox.modules or module in sandbox.broken for module in wanted):
+        return False
+    standing = cost_standing(wanted, {*sandbox.modules, *sandbox.broken}, sandbox.memory_bytes, terms)
+    return standing - cost(wanted, chosen, terms) > SWAP_MS * terms.per_ms
+
+
+def _other_version(stock: Stock, package: str, version: str | None) -> bool:
+    base = stock.environments.base
+    return bool(version and base and base.packages.get(package, version) != version)
+
+
+def _provided(modules: list[str], fetched: set[str]) -> list[str]:
+    """Those of ``modules`` that no package of ``fetched`` brings."""
+    return [module for module in modules if names.normalize(names.package_for(module.partition(".")[0]) or module) not in fetched]
 
 
 def _must_stand(sandbox: PooledSandbox) -> None:

@@ -20,6 +20,7 @@ from ephemeral_sandboxd.environments.base import read_requirements
 from ephemeral_sandboxd.environments.index import Index
 from ephemeral_sandboxd.environments.target import Target
 from ephemeral_sandboxd.errors import Refused, Unavailable
+from ephemeral_sandboxd.pool import needs
 from ephemeral_sandboxd.pool.fleet import Fleet
 from ephemeral_sandboxd.pool.installed import Installed
 from ephemeral_sandboxd.pool.photographer import Photographer
@@ -90,7 +91,7 @@ class Rivals:
 
     async def fat(self) -> PooledSandbox:
         """The fat snapshot, restored; made when it does not exist yet (minutes, not part of anybody's figures)."""
-        modules = read_requirements(FAT)
+        modules = needs.canonical(read_requirements(FAT))
         environments = self._stock.base
         async with self._making_fat:
             snapshot = self._stock.snapshots.exact(modules, environments)

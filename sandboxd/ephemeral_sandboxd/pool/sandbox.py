@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,9 +93,19 @@ class PooledSandbox:
         self._restored_ms = snapshot.import_ms
 
     @property
+    def by_hand_ms(self) -> float:
+        """What the imports took that were done in it."""
+        return sum(self.modules.values())
+
+    @property
     def imports_ms(self) -> float:
         """What the imports took that stand ready in it: here, or when its snapshot was made."""
-        return self._restored_ms + sum(self.modules.values())
+        return self._restored_ms + self.by_hand_ms
+
+    def replaces_base(self, environments: Collection[str]) -> bool:
+        """Whether it has ``environments`` (none given: any at all) before its base environment."""
+        first = {mounted.environment for mounted in self.mounted if mounted.first}
+        return bool(first) and first.issuperset(environments)
 
     async def release(self) -> None:
         """Close what it has open and delete it. Never raises."""

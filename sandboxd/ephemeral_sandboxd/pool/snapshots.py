@@ -52,15 +52,6 @@ class Snapshots:
         found = self._all.get(self.key(modules, environments))
         return found[0] if found else None
 
-    def nearest(self, modules: Sequence[str], environments: Sequence[str]) -> wire.Snapshot | None:
-        """The exact one, else the one that saves most of the imports: only wanted modules, only wanted environments."""
-        exact = self.exact(modules, environments)
-        if exact:
-            return exact
-        wanted, allowed = set(modules), set(environments)
-        fitting = [snapshot for snapshot in self.all() if wanted.issuperset(snapshot.modules) and allowed.issuperset(snapshot.environments)]
-        return max(fitting, key=lambda snapshot: (snapshot.import_ms, len(snapshot.modules)), default=None)
-
     def directory(self, snapshot_id: str) -> Path:
         return self._all[snapshot_id][1]
 

@@ -22,7 +22,7 @@ ARGUMENTS = ["/usr/bin/python3", "-I", "-u", GUEST]  # -I: no PYTHON* variables,
 def guest_files() -> dict[str, bytes]:
     """What the folder /ephemeral holds: path -> content. The guest itself, and what it loads when it is wanted."""
     folder = Path(__file__).parent.parent / "guest"
-    files = {name: (folder / name).read_bytes() for name in ("guest.py", "cells.py", "commands.py", "duplex.py", "files.py", "packages.py", "showing.py", "tunnel.py")}
+    files = {name: (folder / name).read_bytes() for name in ("guest.py", "cells.py", "commands.py", "duplex.py", "files.py", "packages.py", "showing.py", "tunnel.py", "warming.py")}
     shim = (folder / "bin/pip").read_bytes()
     return files | {"bin/pip": shim, "bin/pip3": shim, "bin/uv": shim, "lib/pip.py": shim}
 

@@ -1,5 +1,8 @@
+
 import numpy as np
-from scipy import integrate, interpolate, linalg, optimize, signal, stats
+from scipy import fft, integrate, interpolate, linalg, ndimage, optimize, signal, sparse, stats
+from scipy.cluster import hierarchy
+from scipy.spatial import distance
 
 optimize.minimize(lambda v: ((v - 1) ** 2).sum(), np.zeros(2))
 optimize.curve_fit(lambda x, a: a * x, [1.0, 2.0], [2.0, 4.1])

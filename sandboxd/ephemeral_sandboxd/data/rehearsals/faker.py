@@ -1,0 +1,4 @@
+# The providers of the usual locale.
+from faker import Faker
+
+Faker()

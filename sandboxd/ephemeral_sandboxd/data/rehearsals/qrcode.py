@@ -1,0 +1,5 @@
+import io
+
+import qrcode
+
+qrcode.make("a").save(io.BytesIO())

@@ -1,0 +1,4 @@
+# Imports only: the first bar would start a thread.
+import multiprocessing.synchronize
+
+import tqdm.auto

@@ -1,0 +1,5 @@
+# Its names are lazy.
+import websockets
+
+for name in ("connect", "serve", "ConnectionClosed"):
+    getattr(websockets, name, None)
